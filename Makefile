@@ -1,0 +1,196 @@
+# The keys service: `GET /api/v1/keys` over FastCGI. `make help` lists the targets.
+#
+# Everything built lies under build/, each variant in its own directory:
+#   make                release       build/keys-fcgi, build/unit-tests
+#   make SANITIZE=1     address, UB   build/sanitize/…
+#   make CXX=clang++    clang         build/clang/…
+#   make fuzz           libFuzzer     build/fuzz/…
+# Quiet unless V=1. CXX, CXXFLAGS, CPPFLAGS, LDFLAGS, PKG_CONFIG, PREFIX and DESTDIR are yours to set.
+
+VERSION      := 1.0.0
+PREFIX       ?= /usr/local
+DESTDIR      ?=
+PKG_CONFIG   ?= pkg-config
+FUZZ_SECONDS ?= 60
+STACK        ?= build/stack
+PORT         ?= 8443
+
+ifneq ($(filter-out 0,$(SANITIZE)),)
+VARIANT ?= sanitize
+else ifneq ($(findstring clang,$(CXX)),)
+VARIANT ?= clang
+endif
+VARIANT ?= release
+
+HARDEN    := -fstack-protector-strong -fstack-clash-protection -fcf-protection
+LINK_SAFE := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
+ifeq ($(VARIANT),release)
+OUT   := build
+MODE  := -O2 -flto=auto -D_FORTIFY_SOURCE=2 $(HARDEN)
+AR    := gcc-ar
+else ifeq ($(VARIANT),clang)
+OUT   := build/clang
+MODE  := -O2 -D_FORTIFY_SOURCE=2 $(HARDEN)
+else ifeq ($(VARIANT),sanitize)
+OUT   := build/sanitize
+MODE  := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+else ifeq ($(VARIANT),fuzz)
+OUT   := build/fuzz
+CXX   := clang++
+MODE  := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+else
+$(error unknown VARIANT '$(VARIANT)': release, sanitize, clang or fuzz)
+endif
+
+LIBRARIES := fcgi libpq libcrypto
+CXXFLAGS  ?= -g
+WARNINGS  := -Wall -Wextra -Wshadow -Wconversion
+INCLUDES  := -I. -Ibuild/generated $(shell $(PKG_CONFIG) --cflags $(LIBRARIES) 2>/dev/null)
+COMPILE    = $(CXX) -std=c++20 $(INCLUDES) -DRAPIDJSON_HAS_STDSTRING=1 $(CPPFLAGS) \
+             $(WARNINGS) -fPIE $(MODE) $(CXXFLAGS)
+LINK       = $(CXX) $(MODE) $(CXXFLAGS) $(LINK_SAFE) $(LDFLAGS)
+LIBS      := -lfcgi -lpq -lcrypto
+
+HANDLER   := $(wildcard handler/*.cc)
+UNIT      := $(wildcard tests/unit/*.cc)
+FUZZERS   := $(wildcard tests/fuzz/*_fuzz.cc)
+SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc)
+HEADERS   := $(wildcard handler/*.h tests/*/*.h)
+GENERATED := build/generated/list_keys_sql.h build/generated/version.h
+OBJECTS    = $(SOURCES:%.cc=$(OUT)/obj/%.o)
+LIBRARY   := $(OUT)/obj/libkeys.a
+REPLAYS   := $(FUZZERS:tests/fuzz/%.cc=$(OUT)/replay/%)
+
+# One build runs a job a processor unless -j says otherwise.
+ifeq ($(MAKELEVEL)$(filter -j% --jobs%,$(MAKEFLAGS)),0)
+MAKEFLAGS += --jobs=$(shell nproc)
+endif
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+ifeq ($(filter-out 0,$(V)),)
+.SILENT:
+say = echo "  $(1)  $(2)"
+else
+say = :
+endif
+
+# What tools/stack and tests/run take from here.
+export STACK PORT WORKERS VARIANT OUT
+export HANDLER_PROGRAM := $(OUT)/keys-fcgi
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.DEFAULT_GOAL := all
+.PHONY: all binaries toolchain run up down test test-unit test-faults test-browser test-tls bench \
+        fuzz lint compdb deps clean help
+
+all: $(OUT)/keys-fcgi ## build the handler (the default)
+
+binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(REPLAYS) ## build the handler and all test programs
+
+## Running
+
+run: ## install what is missing, build, and run a local stack until Ctrl-C (STACK=, PORT=, WORKERS=)
+	tools/install-packages build run && $(MAKE) all && exec tools/stack run
+
+up: ## the same in the background; $STACK/env then tells a shell where it is
+	tools/install-packages build run && $(MAKE) all && tools/stack up
+
+down: ## stop the stack that `make up` or `make run` started; its data stays for the next start
+	tools/stack down
+
+## Testing
+
+test: ## every test; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
+	tools/install-packages build run test && $(MAKE) binaries && tests/run
+
+test-unit: ## the unit tests alone
+	tools/install-packages build && $(MAKE) $(OUT)/unit-tests && tests/run unit
+
+test-faults: ## the fault tests alone: databases, processes and clients that fail
+	tools/install-packages build run test && $(MAKE) all && tests/run tests/faults
+
+test-tls: ## the TLS and nginx tests alone
+	tools/install-packages build run test && $(MAKE) all && tests/run tests/tls
+
+test-browser: ## the dashboard in headless Chromium; screenshots under build/
+	tools/install-packages build run test browser && $(MAKE) all && tests/run tests/browser
+
+bench: ## measure throughput and latency on a local stack
+	tools/install-packages build run bench && $(MAKE) all && tools/bench
+
+fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
+	tools/install-packages build fuzz
+	$(MAKE) VARIANT=fuzz $(FUZZERS:tests/fuzz/%.cc=build/fuzz/%)
+	set -e; for name in $(basename $(notdir $(FUZZERS))); do \
+	  echo "== $$name"; mkdir -p build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
+	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=1 -timeout=10 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; done
+
+## Development
+
+lint: compdb ## clang-format, clang-tidy, cppcheck and shellcheck
+	tools/install-packages build lint && tools/lint $(SOURCES) $(HEADERS)
+
+compdb: build/compile_commands.json $(GENERATED) ## build/compile_commands.json for clangd and clang-tidy
+
+deps: ## install every Debian package that any target needs
+	tools/install-packages all
+
+clean: ## stop the local stack and remove everything built, the stack's data too
+	tools/stack clean
+	$(RM) -r build
+
+help: ## this list
+	awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} \
+	  /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# --- how things are built ---------------------------------------------------------------------
+
+toolchain: # names the Debian package when a compiler, a header or a library is missing
+	tools/install-packages --check build
+
+$(OUT)/keys-fcgi: $(OUT)/obj/handler/main.o $(LIBRARY)
+	$(call say,LINK   ,$@)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(OUT)/unit-tests: $(UNIT:%.cc=$(OUT)/obj/%.o) $(LIBRARY)
+	$(call say,LINK   ,$@)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(OUT)/replay/%: $(OUT)/obj/tests/fuzz/%.o $(OUT)/obj/tests/fuzz/replay.o $(LIBRARY)
+	$(call say,LINK   ,$@)
+	mkdir -p $(@D)
+	$(LINK) -o $@ $^ $(LIBS)
+
+build/fuzz/%_fuzz: build/fuzz/obj/tests/fuzz/%_fuzz.o $(LIBRARY)
+	$(call say,LINK   ,$@)
+	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+$(LIBRARY): $(patsubst %.cc,$(OUT)/obj/%.o,$(filter-out handler/main.cc,$(HANDLER)))
+	$(call say,ARCHIVE,$@)
+	$(RM) $@ && $(AR) crs $@ $^
+
+$(OUT)/obj/%.o: %.cc Makefile | toolchain $(GENERATED)
+	$(call say,COMPILE,$<)
+	mkdir -p $(@D)
+	$(COMPILE) -MMD -MP -c -o $@ $<
+
+build/generated/list_keys_sql.h: sql/list_keys.sql Makefile
+	mkdir -p $(@D)
+	{ echo '// From $<, by the Makefile.'; echo '#pragma once'; echo 'namespace keys {'; \
+	  printf 'inline constexpr char kListKeysSql[] = R"sql('; \
+	  sed -e 's/--.*//' -e 's/[[:space:]]*$$//' -e '/^$$/d' $<; \
+	  echo ')sql";'; echo '}  // namespace keys'; } > $@
+
+build/generated/version.h: Makefile
+	mkdir -p $(@D)
+	{ echo '#pragma once'; echo 'namespace keys {'; \
+	  echo 'inline constexpr char kVersion[] = "$(VERSION)";'; echo '}  // namespace keys'; } > $@
+
+build/compile_commands.json: Makefile $(SOURCES)
+	mkdir -p $(@D)
+	{ echo '['; $(foreach s,$(SOURCES),echo '{"directory": "$(CURDIR)", "file": "$s", \
+	  "command": "$(COMPILE) -c $s"}$(if $(filter $s,$(lastword $(SOURCES))),,$(comma))';) echo ']'; } > $@
+comma := ,
+
+-include $(OBJECTS:.o=.d)
