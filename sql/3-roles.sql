@@ -10,6 +10,7 @@ CREATE ROLE keys_owner NOLOGIN;
 CREATE ROLE keys_runtime LOGIN NOINHERIT;
 \endif
 BEGIN;
+SET LOCAL client_min_messages = warning;  -- "already a member" is no news
 COMMENT ON ROLE keys_owner IS 'Owns the tables of the keys service';
 COMMENT ON ROLE keys_runtime IS 'Runs sql/list_keys.sql for keys-fcgi';
 

@@ -1,0 +1,143 @@
+#include "handler/log.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <ctime>
+#include <string>
+
+namespace keys {
+namespace {
+
+constexpr size_t kMaxGathered = 256 * 1024;  // beyond this, lines are dropped and counted
+constexpr size_t kMaxValue = 512;            // a longer value is cut
+
+struct State {
+  std::string gathered;
+  int64_t dropped = 0;
+  int fd = STDERR_FILENO;
+  bool is_socket = false;
+  time_t second = 0;
+  char second_text[20] = {};  // "2026-11-24T09:42:11"
+
+  State() {
+    struct stat status {};
+    if (fstat(STDERR_FILENO, &status) != 0) return;
+    is_socket = S_ISSOCK(status.st_mode);
+    // A pipe of our own making does not block, and leaves the flags of the shared one alone.
+    if (S_ISFIFO(status.st_mode)) {
+      const int own = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+      if (own >= 0) fd = own;
+    }
+  }
+};
+
+State& TheState() {
+  static State state;
+  return state;
+}
+
+void AppendNumber(std::string& line, int64_t number) {
+  char digits[24];
+  line.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+}
+
+void AppendTime(State& state, std::string& line) {
+  timespec now{};
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (now.tv_sec != state.second || state.second_text[0] == '\0') {
+    state.second = now.tv_sec;
+    tm utc{};
+    gmtime_r(&now.tv_sec, &utc);
+    strftime(state.second_text, sizeof state.second_text, "%FT%T", &utc);
+  }
+  const int64_t milliseconds = now.tv_nsec / 1000000;
+  line += state.second_text;
+  line += '.';
+  line += static_cast<char>('0' + milliseconds / 100);
+  line += static_cast<char>('0' + milliseconds / 10 % 10);
+  line += static_cast<char>('0' + milliseconds % 10);
+  line += 'Z';
+}
+
+bool IsPlain(char c) { return c > ' ' && c < 0x7F && c != '"' && c != '=' && c != '\\'; }
+
+void AppendText(std::string& line, std::string_view text) {
+  text = text.substr(0, kMaxValue);
+  bool plain = !text.empty();
+  for (const char c : text) plain = plain && IsPlain(c);
+  if (plain) {
+    line += text;
+    return;
+  }
+  static constexpr char kDigits[] = "0123456789abcdef";
+  line += '"';
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      line += '\\';
+      line += c;
+    } else if (byte < ' ' || byte == 0x7F) {
+      line += "\\x";
+      line += kDigits[byte >> 4];
+      line += kDigits[byte & 15];
+    } else {
+      line += c;
+    }
+  }
+  line += '"';
+}
+
+void AppendLine(State& state, Level level, std::string_view event,
+                std::initializer_list<LogField> fields) {
+  static constexpr std::string_view kLevels[] = {" info ", " warning ", " error "};
+  std::string& line = state.gathered;
+  AppendTime(state, line);
+  line += kLevels[static_cast<size_t>(level)];
+  line += event;
+  for (const LogField& field : fields) {
+    line += ' ';
+    line += field.name;
+    line += '=';
+    if (field.is_number) {
+      AppendNumber(line, field.number_value);
+    } else {
+      AppendText(line, field.text_value);
+    }
+  }
+  line += '\n';
+}
+
+}  // namespace
+
+void Log(Level level, std::string_view event, std::initializer_list<LogField> fields) {
+  State& state = TheState();
+  if (state.gathered.size() >= kMaxGathered) {
+    ++state.dropped;
+  } else {
+    AppendLine(state, level, event, fields);
+  }
+  if (level == Level::kError) FlushLog();
+}
+
+void FlushLog() {
+  State& state = TheState();
+  if (state.gathered.empty()) return;
+  if (state.dropped > 0 && state.gathered.size() < kMaxGathered) {
+    const int64_t dropped = state.dropped;
+    state.dropped = 0;
+    AppendLine(state, Level::kWarning, "log_lines_dropped", {{"lines", dropped}});
+  }
+  const ssize_t written =
+      state.is_socket ? send(state.fd, state.gathered.data(), state.gathered.size(),
+                             MSG_DONTWAIT | MSG_NOSIGNAL)
+                      : write(state.fd, state.gathered.data(), state.gathered.size());
+  if (written > 0) state.gathered.erase(0, static_cast<size_t>(written));
+  // What could not be written stays for the next call; kMaxGathered bounds it.
+}
+
+}  // namespace keys
