@@ -177,10 +177,12 @@ $(OUT)/obj/%.o: %.cc Makefile | toolchain $(GENERATED)
 
 build/generated/list_keys_sql.h: sql/list_keys.sql Makefile
 	mkdir -p $(@D)
+	text() { sed -e 's/--.*//' -e 's/[[:space:]]*$$//' -e '/^$$/d'; }; \
 	{ echo '// From $<, by the Makefile.'; echo '#pragma once'; echo 'namespace keys {'; \
-	  printf 'inline constexpr char kListKeysSql[] = R"sql('; \
-	  sed -e 's/--.*//' -e 's/[[:space:]]*$$//' -e '/^$$/d' $<; \
-	  echo ')sql";'; echo '}  // namespace keys'; } > $@
+	  printf 'inline constexpr char kListKeysSql[] = R"sql('; text < $<; echo ')sql";'; \
+	  printf 'inline constexpr char kListKeysWithoutSessionSql[] = R"sql('; \
+	  sed '/-- session check {/,/-- } session check/d' $< | text; echo ')sql";'; \
+	  echo '}  // namespace keys'; } > $@
 
 build/generated/version.h: Makefile
 	mkdir -p $(@D)

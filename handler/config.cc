@@ -8,8 +8,7 @@ namespace keys {
 namespace {
 
 constexpr std::array kSettings = {
-    Setting{"KEYS_DATABASE_URL", "",
-            "PostgreSQL connection string (URL or key=value); required"},
+    Setting{"KEYS_DATABASE_URL", "", "PostgreSQL connection string (URL or key=value); required"},
     Setting{"KEYS_JWKS_FILE", "", "JWK set that verifies tokens; this or the secret is required"},
     Setting{"KEYS_JWT_SECRET_FILE", "", "file with the legacy HS256 secret, 32 bytes or more"},
     Setting{"KEYS_JWT_ISSUER", "", "the `iss` a token must carry; unset: any"},
@@ -29,8 +28,8 @@ constexpr std::array kSettings = {
 // RFC 6265 section 4.1.1: a cookie's name is a token (RFC 2616 section 2.2).
 bool IsCookieName(std::string_view text) {
   for (const char c : text) {
-    if (c <= ' ' || c >= 0x7F || std::string_view("()<>@,;:\\\"/[]?={}").find(c) !=
-                                      std::string_view::npos) {
+    if (c <= ' ' || c >= 0x7F ||
+        std::string_view("()<>@,;:\\\"/[]?={}").find(c) != std::string_view::npos) {
       return false;
     }
   }
@@ -87,7 +86,9 @@ class Reader {
 
 }  // namespace
 
-std::span<const Setting> Settings() { return kSettings; }
+std::span<const Setting> Settings() {
+  return kSettings;
+}
 
 LoadedConfig LoadConfig(const std::function<const char*(const char*)>& get) {
   LoadedConfig loaded;

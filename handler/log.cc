@@ -64,7 +64,9 @@ void AppendTime(State& state, std::string& line) {
   line += 'Z';
 }
 
-bool IsPlain(char c) { return c > ' ' && c < 0x7F && c != '"' && c != '=' && c != '\\'; }
+bool IsPlain(char c) {
+  return c > ' ' && c < 0x7F && c != '"' && c != '=' && c != '\\';
+}
 
 void AppendText(std::string& line, std::string_view text) {
   text = text.substr(0, kMaxValue);
@@ -132,10 +134,10 @@ void FlushLog() {
     state.dropped = 0;
     AppendLine(state, Level::kWarning, "log_lines_dropped", {{"lines", dropped}});
   }
-  const ssize_t written =
-      state.is_socket ? send(state.fd, state.gathered.data(), state.gathered.size(),
-                             MSG_DONTWAIT | MSG_NOSIGNAL)
-                      : write(state.fd, state.gathered.data(), state.gathered.size());
+  const ssize_t written = state.is_socket
+                              ? send(state.fd, state.gathered.data(), state.gathered.size(),
+                                     MSG_DONTWAIT | MSG_NOSIGNAL)
+                              : write(state.fd, state.gathered.data(), state.gathered.size());
   if (written > 0) state.gathered.erase(0, static_cast<size_t>(written));
   // What could not be written stays for the next call; kMaxGathered bounds it.
 }

@@ -5,16 +5,8 @@
 // so each is its own transaction and one that fails aborts no neighbour. Nothing here blocks but
 // the look-up of a host's name, which libpq does not offer otherwise.
 //
-// What PostgreSQL says -> what is done:
-//
-//   SQLSTATE                              done                                   answer
-//   08*, 57P01-57P03, 25006, none         reconnect, ask again once              rows, or kUnavailable
-//   26000, 0A000                          prepare again, ask again once          rows, or kUnavailable
-//   40001, 40P01                          ask again once                         rows, or kUnavailable
-//   53*, 55P03, 57014                                                            kUnavailable
-//   any other                                                                    kInternal
-//   nothing before the deadline                                                  kTimeout
-//   nothing at all for a deadline's time  reconnect (the server is frozen or unreachable)
+// What is done about an error: the table in sqlstate.h. A server that says nothing at all for a
+// deadline's time is frozen or unreachable: the connection is given up.
 //
 // A question is asked again only within its deadline. One whose transaction had committed when the
 // connection broke, before its answer arrived, is counted twice then; nobody can know.
@@ -24,7 +16,8 @@
 // questions wait; once one has failed they are answered kUnavailable at once.
 //
 // Errors: none are thrown after the constructor, which throws std::runtime_error for a URL that
-// libpq cannot parse. Thread rule: one thread. The callback may call Submit and Cancel.
+// libpq cannot parse. Thread rule: one thread. The callback calls nothing
+// here; whoever wants to ask again does so after it.
 #ifndef HANDLER_POSTGRES_H_
 #define HANDLER_POSTGRES_H_
 
@@ -37,8 +30,9 @@
 #include <random>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include "handler/database_targets.h"
+#include "handler/sqlstate.h"
 #include "handler/uuid.h"
 
 struct pg_conn;
@@ -47,9 +41,6 @@ struct pg_result;
 namespace keys {
 
 using Clock = std::chrono::steady_clock;
-
-enum class DatabaseFault { kNone, kUnavailable, kTimeout, kInternal };
-std::string_view Describe(DatabaseFault fault);
 
 // The rows of an answer, in PostgreSQL's binary format; valid during the callback.
 class Rows {
@@ -100,9 +91,6 @@ class Postgres {
   bool connected() const { return state_ == State::kReady; }
   int64_t reconnects() const { return reconnects_; }
 
-  // Connects in the foreground, prepares `sql`, and says what is wrong; empty: nothing.
-  static std::string Check(const std::string& url, const std::string& sql);
-
  private:
   struct CloseConnection {
     void operator()(pg_conn* connection) const;
@@ -137,8 +125,7 @@ class Postgres {
   void Watch(uint32_t events);
   std::string Message() const;
 
-  std::vector<std::pair<std::string, std::string>> options_;  // of the URL, but for the hosts
-  std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
+  DatabaseTargets targets_;
   std::string sql_;
   std::chrono::milliseconds deadline_;
   int epoll_;
@@ -151,12 +138,12 @@ class Postgres {
   uint32_t watched_events_ = 0;
   std::deque<Item> in_flight_;
   std::deque<Item> waiting_;
-  int statement_ = 0;                 // number of the newest preparation on this connection
-  size_t host_ = 0;                   // whose turn it is
-  int failures_ = 0;                  // attempts that failed since a question was last answered
+  int statement_ = 0;  // number of the newest preparation on this connection
+  size_t host_ = 0;    // whose turn it is
+  int failures_ = 0;   // attempts that failed since a question was last answered
   bool outage_logged_ = false;
-  Clock::time_point connect_at_{};    // kWaiting: when to try again
-  Clock::time_point give_up_at_{};    // kConnecting, kPreparing: when this attempt has failed
+  Clock::time_point connect_at_{};  // kWaiting: when to try again
+  Clock::time_point give_up_at_{};  // kConnecting, kPreparing: when this attempt has failed
   Clock::time_point last_progress_{};
   int64_t reconnects_ = 0;
   std::minstd_rand random_;

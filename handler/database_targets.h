@@ -1,0 +1,42 @@
+// KEYS_DATABASE_URL taken apart: its hosts, one of which each attempt to connect is for.
+//
+// libpq tries the hosts of a list in turn by itself, but while it connects in the background it has
+// no limit of time for one of them, so a black-holed first host would hide a good second one.
+#ifndef HANDLER_DATABASE_TARGETS_H_
+#define HANDLER_DATABASE_TARGETS_H_
+
+#include <array>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct pg_conn;
+
+namespace keys {
+
+class DatabaseTargets {
+ public:
+  // Throws std::runtime_error for a URL (or key=value string) that libpq cannot parse.
+  explicit DatabaseTargets(const std::string& url);
+
+  size_t hosts() const { return hosts_.size(); }
+
+  // PQconnectStartParams for the host of that index; the caller owns what it returns.
+  pg_conn* StartConnecting(size_t host) const;
+
+ private:
+  std::vector<std::pair<std::string, std::string>> options_;  // all but the three of hosts_
+  std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
+};
+
+// Connects in the foreground, prepares `sql` (two uuid parameters), and says what is wrong; empty:
+// nothing. For --check.
+std::string CheckDatabase(const std::string& url, const std::string& sql);
+
+// libpq's message without its line ends.
+std::string OneLine(const char* message);
+
+}  // namespace keys
+
+#endif  // HANDLER_DATABASE_TARGETS_H_
