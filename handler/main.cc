@@ -1,0 +1,141 @@
+// keys-fcgi: settings -> keys -> one of its modes.
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <string_view>
+
+#include "handler/api_error.h"
+#include "handler/config.h"
+#include "handler/database_targets.h"
+#include "handler/key_files.h"
+#include "handler/key_store.h"
+#include "handler/log.h"
+#include "handler/server.h"
+#include "version.h"
+
+namespace {
+
+constexpr char kUsage[] =
+    "keys-fcgi: GET /api/v1/keys over FastCGI\n"
+    "\n"
+    "  keys-fcgi                    serve the listening socket given as fd 0 (spawn-fcgi) or by\n"
+    "                               LISTEN_FDS (systemd); with neither, answer the one CGI "
+    "request\n"
+    "                               in the environment (REQUEST_METHOD, HTTP_COOKIE) on stdout\n"
+    "  keys-fcgi --check            load settings and keys, reach the database, say what is wrong\n"
+    "  keys-fcgi --check-keys FILE  say what is wrong with a JWK set\n"
+    "  keys-fcgi --version, --help\n"
+    "\n"
+    "Exit status: 0 served, answered or nothing wrong; 1 otherwise. Log and complaints go to "
+    "stderr.\n"
+    "\n"
+    "Settings, from the environment:\n";
+
+void PrintHelp() {
+  std::fputs(kUsage, stdout);
+  for (const keys::Setting& setting : keys::Settings()) {
+    const std::string meaning =
+        std::string(setting.meaning) +
+        (setting.default_value.empty() ? "" : " [" + std::string(setting.default_value) + "]");
+    std::printf("  %-25s  %s\n", setting.name.data(), meaning.c_str());
+  }
+}
+
+bool IsListening(int fd) {
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening != 0;
+}
+
+// sd_listen_fds(3); else the FastCGI specification's section 2.2; else -1.
+int FindListener() {
+  const char* const pid = std::getenv("LISTEN_PID");
+  const char* const count = std::getenv("LISTEN_FDS");
+  if (pid != nullptr && count != nullptr && pid == std::to_string(getpid()) && IsListening(3)) {
+    return 3;
+  }
+  return IsListening(STDIN_FILENO) ? STDIN_FILENO : -1;
+}
+
+template <typename Lines>
+int Complain(const Lines& problems) {
+  for (const auto& problem : problems) std::fprintf(stderr, "keys-fcgi: %s\n", problem.c_str());
+  return problems.empty() ? 0 : 1;
+}
+
+int CheckKeys(const char* path) {
+  const keys::LoadedKeys loaded = keys::LoadJwkSetFile(path);
+  for (const std::string& skipped : loaded.skipped) {
+    std::fprintf(stderr, "keys-fcgi: skipped: %s\n", skipped.c_str());
+  }
+  return Complain(loaded.problems);
+}
+
+// A web server that runs us as a CGI program gets a response whatever happens.
+int FailCgi() {
+  keys::Response response;
+  const std::string id = keys::MakeRequestId();
+  keys::RespondWithError(keys::ApiError::kInternalError, id, nullptr, response);
+  std::string out;
+  keys::AppendCgiResponse(response, id, false, out);
+  std::fwrite(out.data(), 1, out.size(), stdout);
+  return 1;
+}
+
+int Run(bool check_only) {
+  keys::LoadedConfig loaded = keys::LoadConfig([](const char* name) { return std::getenv(name); });
+  const keys::Config& config = loaded.config;
+  keys::KeyFiles key_files({config.jwks_file, config.secret_file});
+  if (!config.jwks_file.empty() || !config.secret_file.empty()) {
+    for (std::string& problem : key_files.Load()) loaded.problems.push_back(std::move(problem));
+  }
+  const int listener = check_only ? -1 : FindListener();
+  const bool cgi = !check_only && listener < 0;
+  if (check_only && !config.database_url.empty()) {
+    const std::string problem = keys::CheckDatabase(
+        config.database_url, keys::ListKeysStatement(config.token.require_session));
+    if (!problem.empty()) loaded.problems.push_back("database: " + problem);
+  }
+  keys::FlushLog();
+  if (Complain(loaded.problems) != 0) return cgi ? FailCgi() : 1;
+  if (check_only) {
+    std::puts("keys-fcgi: settings, keys and database are good");
+    return 0;
+  }
+  if (cgi && std::getenv("REQUEST_METHOD") == nullptr) {
+    std::fputs("keys-fcgi: no socket on fd 0, no LISTEN_FDS, no REQUEST_METHOD; see --help\n",
+               stderr);
+    return 1;
+  }
+  return cgi ? keys::AnswerCgi(config, key_files) : keys::Serve(config, key_files, listener);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A core file would hold secrets and tokens.
+  const rlimit no_core{};
+  setrlimit(RLIMIT_CORE, &no_core);
+  const std::string_view option = argc > 1 ? argv[1] : "";
+  try {
+    if (option == "--check-keys" && argc == 3) return CheckKeys(argv[2]);
+    if (argc == 1 || (option == "--check" && argc == 2)) return Run(argc == 2);
+    if (option == "--version" && argc == 2)
+      return std::printf("keys-fcgi %s\n", keys::kVersion) < 0;
+    if (option == "--help" && argc == 2) {
+      PrintHelp();
+      return 0;
+    }
+    std::fprintf(stderr, "keys-fcgi: unknown arguments; see --help\n");
+    return 1;
+  } catch (const std::exception& fault) {
+    keys::FlushLog();
+    std::fprintf(stderr, "keys-fcgi: %s\n", fault.what());
+    return 1;
+  }
+}

@@ -1,0 +1,284 @@
+#include "handler/server.h"
+
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "handler/fastcgi.h"
+#include "handler/key_store.h"
+#include "handler/list_keys.h"
+#include "handler/log.h"
+#include "handler/metrics.h"
+#include "handler/postgres.h"
+
+namespace keys {
+namespace {
+
+// What epoll's events belong to; anything below is a FastCGI connection.
+constexpr uint64_t kListenerTag = 1ull << 32;
+constexpr uint64_t kDatabaseTag = 2ull << 32;
+constexpr uint64_t kSignalTag = 3ull << 32;
+
+constexpr std::chrono::seconds kTick{1};
+constexpr int kEventsATurn = 64;
+
+class Descriptor {
+ public:
+  Descriptor(int fd, const char* what) : fd_(fd) {
+    if (fd < 0) throw std::runtime_error(std::string(what) + ": " + std::strerror(errno));
+  }
+  ~Descriptor() { close(fd_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+class Server {
+ public:
+  Server(const Config& config, KeyFiles& key_files, int listener)
+      : key_files_(key_files),
+        deadline_(config.deadline),
+        epoll_(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"),
+        metrics_(config.metrics_file),
+        list_keys_(config, metrics_),
+        fastcgi_(listener, epoll_.get(), kListenerTag,
+                 {.request = [this](Ticket ticket,
+                                    const Request& request) { OnRequest(ticket, request); },
+                  .gone = [this](Ticket ticket) { OnGone(ticket); }},
+                 metrics_),
+        signals_(TakeSignals(), "signalfd"),
+        database_(config.database_url, ListKeysStatement(config.token.require_session),
+                  config.deadline, epoll_.get(), kDatabaseTag,
+                  [this](Ticket ticket, const Rows* rows, DatabaseFault fault,
+                         std::string_view sqlstate) { OnAnswer(ticket, rows, fault, sqlstate); }) {
+    epoll_event event{.events = EPOLLIN, .data = {.u64 = kSignalTag}};
+    epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, signals_.get(), &event);
+  }
+
+  int Run() {
+    Log(Level::kInfo, "started", {{"pid", getpid()}});
+    Clock::time_point tick = Clock::now();
+    while (!Drained()) {
+      FlushLog();
+      std::array<epoll_event, kEventsATurn> events;
+      const Clock::time_point wake = std::min(database_.NextTime(), tick);
+      const int count = epoll_wait(epoll_.get(), events.data(), kEventsATurn, Until(wake));
+      const Clock::time_point now = Clock::now();
+      for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
+      database_.OnTime(now);
+      if (now >= tick) {
+        tick = now + kTick;
+        OnTick(now);
+      }
+    }
+    Log(Level::kInfo, "stopped", {{"pid", getpid()}});
+    FlushLog();
+    return 0;
+  }
+
+ private:
+  static int TakeSignals() {
+    sigset_t mask;
+    sigemptyset(&mask);
+    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&mask, signal);
+    sigprocmask(SIG_BLOCK, &mask, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+  }
+
+  // Milliseconds for epoll_wait, rounded up so that the moment has come when it returns.
+  static int Until(Clock::time_point wake) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()).count();
+    return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
+  }
+
+  bool Drained() const {
+    return draining_ && (fastcgi_.connections() == 0 || Clock::now() >= drained_by_);
+  }
+
+  void Dispatch(const epoll_event& event, Clock::time_point now) {
+    switch (event.data.u64) {
+      case kListenerTag:
+        fastcgi_.Accept(now);
+        break;
+      case kDatabaseTag:
+        database_.OnEvent(now);
+        break;
+      case kSignalTag:
+        OnSignal(now);
+        break;
+      default:
+        fastcgi_.OnEvent(event.data.u64, event.events, now);
+        break;
+    }
+  }
+
+  void OnSignal(Clock::time_point now) {
+    signalfd_siginfo signal{};
+    if (read(signals_.get(), &signal, sizeof signal) != sizeof signal || draining_) return;
+    Log(Level::kInfo, "draining",
+        {{"signal", static_cast<int64_t>(signal.ssi_signo)},
+         {"connections", static_cast<int64_t>(fastcgi_.connections())}});
+    draining_ = true;
+    drained_by_ = now + deadline_ + std::chrono::seconds(1);
+    fastcgi_.Drain(now);
+  }
+
+  void OnTick(Clock::time_point now) {
+    fastcgi_.OnTime(now);
+    switch (key_files_.Poll()) {
+      case KeyFiles::Change::kNone:
+        break;
+      case KeyFiles::Change::kReplaced:
+        metrics_.Add(Counter::kKeyReloads);
+        break;
+      case KeyFiles::Change::kBroken:
+        metrics_.Add(Counter::kKeyReloadFailures);
+        break;
+    }
+    metrics_.SetDatabaseConnected(database_.connected());
+    metrics_.Add(Counter::kDatabaseReconnects, database_.reconnects() - reconnects_);
+    reconnects_ = database_.reconnects();
+  }
+
+  void OnRequest(Ticket ticket, const Request& request) {
+    const Moment now = Moment::Now();
+    response_.Clear();
+    if (!request.status_page.empty()) {
+      AnswerStatusPage(ticket, request, now);
+      return;
+    }
+    Exchange& exchange = ExchangeOf(ticket);
+    if (list_keys_.Begin(request, key_files_.keys(), now, exchange, response_)) {
+      database_.Submit(ticket, {exchange.user, exchange.session}, exchange.asked);
+    } else {
+      Send(ticket, exchange, Moment::Now());
+    }
+  }
+
+  void OnAnswer(Ticket ticket, const Rows* rows, DatabaseFault fault, std::string_view sqlstate) {
+    Exchange& exchange = ExchangeOf(ticket);
+    const Moment now = Moment::Now();
+    response_.Clear();
+    list_keys_.End(rows, fault, sqlstate, now, exchange, response_);
+    Send(ticket, exchange, now);
+  }
+
+  void OnGone(Ticket ticket) {
+    database_.Cancel(ticket);
+    Log(Level::kInfo, "client_gone", {{"id", ExchangeOf(ticket).request_id}});
+  }
+
+  void Send(Ticket ticket, const Exchange& exchange, Moment now) {
+    cgi_response_.clear();
+    AppendCgiResponse(response_, exchange.request_id, exchange.head_only, cgi_response_);
+    fastcgi_.Respond(ticket, cgi_response_, now.steady);
+    LogExchange(exchange, response_, now, metrics_);
+    if (cgi_response_.capacity() > FastCgi::kMostWrittenAtOnce * 4) {
+      cgi_response_ = {};
+      response_.body = {};
+    }
+  }
+
+  // For load balancers and Prometheus; nginx alone asks for them.
+  void AnswerStatusPage(Ticket ticket, const Request& request, Moment now) {
+    const std::string id(request.request_id);
+    if (request.status_page == "metrics") {
+      metrics_.SetDatabaseConnected(database_.connected());
+      response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
+      metrics_.AppendText(response_.body);
+    } else if (request.status_page == "readyz" && database_.connected() &&
+               key_files_.keys().size() > 0) {
+      response_.body = R"({"status":"ready"})";
+    } else {
+      RespondWithError(ApiError::kServiceUnavailable, id, nullptr, response_);
+    }
+    cgi_response_.clear();
+    AppendCgiResponse(response_, id, request.method == "HEAD", cgi_response_);
+    fastcgi_.Respond(ticket, cgi_response_, now.steady);
+  }
+
+  // One place a connection, named by the descriptor in its ticket.
+  Exchange& ExchangeOf(Ticket ticket) {
+    const auto place = static_cast<size_t>(ticket & 0xFFFFFFFF);
+    if (exchanges_.size() <= place) exchanges_.resize(place + 1);
+    return exchanges_[place];
+  }
+
+  KeyFiles& key_files_;
+  std::chrono::milliseconds deadline_;
+  Descriptor epoll_;
+  Metrics metrics_;
+  ListKeys list_keys_;
+  FastCgi fastcgi_;
+  Descriptor signals_;  // after fastcgi_, whose library installs handlers of its own
+  Postgres database_;
+  std::vector<Exchange> exchanges_;
+  Response response_;
+  std::string cgi_response_;
+  int64_t reconnects_ = 0;
+  bool draining_ = false;
+  Clock::time_point drained_by_{};
+};
+
+}  // namespace
+
+int Serve(const Config& config, KeyFiles& key_files, int listener) {
+  return Server(config, key_files, listener).Run();
+}
+
+int AnswerCgi(const Config& config, KeyFiles& key_files) {
+  const auto variable = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? std::string_view{} : std::string_view(value);
+  };
+  const Request request{.method = variable("REQUEST_METHOD"),
+                        .cookie = variable("HTTP_COOKIE"),
+                        .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
+                        .request_id = variable("REQUEST_ID"),
+                        .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
+                        .status_page = {}};
+  Metrics metrics(config.metrics_file);
+  ListKeys list_keys(config, metrics);
+  Exchange exchange;
+  Response response;
+  if (list_keys.Begin(request, key_files.keys(), Moment::Now(), exchange, response)) {
+    bool answered = false;
+    const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+    Postgres database(
+        config.database_url, ListKeysStatement(config.token.require_session), config.deadline,
+        epoll.get(), kDatabaseTag,
+        [&](Ticket, const Rows* rows, DatabaseFault fault, std::string_view sqlstate) {
+          list_keys.End(rows, fault, sqlstate, Moment::Now(), exchange, response);
+          answered = true;
+        });
+    database.Submit(0, {exchange.user, exchange.session}, Clock::now());
+    while (!answered) {
+      epoll_event event{};
+      if (epoll_wait(epoll.get(), &event, 1, 10) > 0) database.OnEvent(Clock::now());
+      database.OnTime(Clock::now());
+    }
+  }
+  LogExchange(exchange, response, Moment::Now(), metrics);
+  std::string out;
+  AppendCgiResponse(response, exchange.request_id, exchange.head_only, out);
+  const bool written =
+      std::fwrite(out.data(), 1, out.size(), stdout) == out.size() && std::fflush(stdout) == 0;
+  FlushLog();
+  return written ? 0 : 1;
+}
+
+}  // namespace keys
