@@ -219,16 +219,20 @@ class Stack:
     def pids(self, name):
         """The stack's processes of this name: keys-fcgi, multiwatch, nginx, postgres."""
         found = []
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
+        for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
-                with open(f"/proc/{entry}/comm", encoding="utf-8") as file:
-                    comm = file.read().strip()
-                cwd = os.readlink(f"/proc/{entry}/cwd")
+                if pathlib.Path(f"/proc/{entry}/comm").read_text(encoding="utf-8").strip() != name:
+                    continue
+                if name == "keys-fcgi":
+                    # It hides its working directory from all but root.
+                    command = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")[0].decode()
+                    ours = command == f"{self.place}/bin/keys-fcgi"
+                else:
+                    cwd = os.readlink(f"/proc/{entry}/cwd")
+                    ours = cwd == self.place or cwd.startswith(self.place + "/")
             except OSError:
                 continue
-            if comm == name and (cwd == self.place or cwd.startswith(self.place + "/")):
+            if ours:
                 found.append(int(entry))
         return sorted(found)
 
