@@ -17,9 +17,9 @@ constexpr size_t DecodedSize(size_t encoded_size) {
   return encoded_size / 4 * 3 + 2;
 }
 
-// Decodes into `out`, which the caller owns and which holds `capacity` bytes. Returns how many
-// bytes were written; nullopt when the text is not strict base64url or does not fit, and then the
-// content of `out` means nothing. Allocates nothing.
+// Decodes into `out`, which the caller owns and which holds `capacity` bytes; it may be the text's
+// own memory. Returns how many bytes were written; nullopt when the text is not strict base64url or
+// does not fit, and then what `out` holds means nothing. Allocates nothing.
 std::optional<size_t> DecodeBase64url(std::string_view text, char* out, size_t capacity);
 
 // The same into a string, for what is loaded once.
