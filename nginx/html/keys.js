@@ -86,7 +86,7 @@ function showSignedOut(error) {
 
 function showOverLimit(response, error) {
   const limit = response.headers.get('X-RateLimit-Limit');
-  const perDay = error.details?.window === 'day' || retryAfter(response) > 60_000;
+  const perDay = error.details?.window === 'day';
   showNotice({
     kind: 'limited',
     title: 'Too many requests',
