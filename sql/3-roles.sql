@@ -1,18 +1,25 @@
 -- Who may do what. keys_owner owns the tables and cannot log in; keys_runtime is the handler's and may
 -- do what sql/list_keys.sql does, column by column, and nothing else: it can read no key's hash.
+-- keys_sweeper deletes counts that have ended (sql/sweep.sql).
 -- Can be applied again. On Supabase, set a password afterwards (README, "On a Supabase database").
 SELECT to_regrole('keys_owner') IS NULL AS owner_wanted,
-    to_regrole('keys_runtime') IS NULL AS runtime_wanted \gset
+    to_regrole('keys_runtime') IS NULL AS runtime_wanted,
+    to_regrole('keys_sweeper') IS NULL AS sweeper_wanted,
+    to_regrole('anon') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL AS on_supabase \gset
 \if :owner_wanted
 CREATE ROLE keys_owner NOLOGIN;
 \endif
 \if :runtime_wanted
 CREATE ROLE keys_runtime LOGIN NOINHERIT;
 \endif
+\if :sweeper_wanted
+CREATE ROLE keys_sweeper LOGIN NOINHERIT;
+\endif
 BEGIN;
 SET LOCAL client_min_messages = warning;  -- "already a member" is no news
 COMMENT ON ROLE keys_owner IS 'Owns the tables of the keys service';
 COMMENT ON ROLE keys_runtime IS 'Runs sql/list_keys.sql for keys-fcgi';
+COMMENT ON ROLE keys_sweeper IS 'Runs sql/sweep.sql for keys-fcgi-sweep.service';
 
 -- Membership lets an administrator who is not a superuser (Supabase's postgres) hand the tables over.
 GRANT keys_owner TO CURRENT_USER;
@@ -25,15 +32,39 @@ ALTER TABLE public.request_counts OWNER TO keys_owner;
 REVOKE CREATE ON SCHEMA public FROM keys_owner;
 
 REVOKE ALL ON public.tiers, public.default_tier, public.accounts, public.api_keys, public.request_counts
-    FROM PUBLIC, keys_runtime;
-GRANT USAGE ON SCHEMA public, auth TO keys_runtime;
-GRANT SELECT (id, user_id, not_after) ON auth.sessions TO keys_runtime;
-GRANT SELECT (id, banned_until, deleted_at) ON auth.users TO keys_runtime;
+    FROM PUBLIC, keys_runtime, keys_sweeper;
+-- Supabase grants every new table of `public` to the roles of its REST interface, for which anybody has a key.
+\if :on_supabase
+REVOKE ALL ON public.tiers, public.default_tier, public.accounts, public.api_keys, public.request_counts
+    FROM anon, authenticated;
+\endif
+
+-- On Supabase nobody but its own roles can let another role into the schema auth, and row security without a
+-- policy hides every row there. A view reads with its owner's rights (postgres: it may read and passes row
+-- security), and its schema is not one that the REST interface shows.
+CREATE SCHEMA IF NOT EXISTS keys_private;
+COMMENT ON SCHEMA keys_private IS 'What the keys service reads of the schema auth';
+CREATE OR REPLACE VIEW keys_private.live_sessions AS
+SELECT sessions.id, sessions.user_id
+FROM auth.sessions
+JOIN auth.users ON users.id = sessions.user_id
+WHERE (sessions.not_after IS NULL OR sessions.not_after > now())
+    AND users.deleted_at IS NULL
+    AND (users.banned_until IS NULL OR users.banned_until <= now());
+COMMENT ON VIEW keys_private.live_sessions IS 'Sessions neither signed out nor ended, of users neither deleted nor banned';
+COMMENT ON COLUMN keys_private.live_sessions.id IS 'The token''s claim `session_id`';
+COMMENT ON COLUMN keys_private.live_sessions.user_id IS 'The token''s claim `sub`';
+
+GRANT USAGE ON SCHEMA keys_private TO keys_runtime;
+GRANT SELECT ON keys_private.live_sessions TO keys_runtime;
+GRANT USAGE ON SCHEMA public TO keys_runtime, keys_sweeper;
 GRANT SELECT ON public.tiers TO keys_runtime;
 GRANT SELECT (user_id, tier) ON public.accounts TO keys_runtime;
 GRANT SELECT (id, user_id, key_prefix, name, tier, scopes, total_requests, last_used_at, created_at,
     expires_at, revoked_at) ON public.api_keys TO keys_runtime;
 GRANT SELECT, INSERT, UPDATE ON public.request_counts TO keys_runtime;
+-- A row is locked before it is deleted, which takes the right to update some column.
+GRANT SELECT (user_id, minute_ends, day_ends), UPDATE (admitted), DELETE ON public.request_counts TO keys_sweeper;
 
 -- One plan serves every user; planning anew each time costs more than the statement.
 ALTER ROLE keys_runtime SET plan_cache_mode = force_generic_plan;

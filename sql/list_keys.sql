@@ -8,12 +8,7 @@ WITH account AS (
     SELECT tiers.requests_per_minute, tiers.requests_per_day
     FROM (SELECT
 -- session check {
-        FROM auth.sessions
-        JOIN auth.users ON users.id = sessions.user_id
-        WHERE sessions.id = $2 AND sessions.user_id = $1
-            AND (sessions.not_after IS NULL OR sessions.not_after > now())
-            AND users.deleted_at IS NULL
-            AND (users.banned_until IS NULL OR users.banned_until <= now())
+        FROM keys_private.live_sessions WHERE id = $2 AND user_id = $1
 -- } session check
     ) AS live_session
     LEFT JOIN public.accounts ON accounts.user_id = $1
