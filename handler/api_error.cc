@@ -5,16 +5,13 @@
 namespace keys {
 namespace {
 
-#define KEYS_CHALLENGE \
-  "WWW-Authenticate: Cookie realm=\"SOC Defenders\", cookie-name=\"sb-access-token\"\r\n"
-
 constexpr ApiErrorRow kApiErrors[] = {
     {401, "missing_api_key",
      "Sign in first: this endpoint takes the session cookie of a signed-in browser, not an API "
      "key.",
-     KEYS_CHALLENGE},
-    {401, "invalid_session", "The session is not valid. Sign in again.", KEYS_CHALLENGE},
-    {401, "expired_session", "The session has expired. Sign in again.", KEYS_CHALLENGE},
+     ""},
+    {401, "invalid_session", "The session is not valid. Sign in again.", ""},
+    {401, "expired_session", "The session has expired. Sign in again.", ""},
     {403, "cross_site_request", "This endpoint answers requests from its own site only.", ""},
     {405, "method_not_allowed", "Only GET and HEAD are allowed here.", "Allow: GET, HEAD\r\n"},
     {429, "rate_limit_exceeded", "Too many requests. Wait for Retry-After seconds.", ""},
@@ -23,8 +20,6 @@ constexpr ApiErrorRow kApiErrors[] = {
     {500, "internal_error", "Something went wrong on our side. Quote the request_id to support.",
      ""},
 };
-
-#undef KEYS_CHALLENGE
 
 }  // namespace
 

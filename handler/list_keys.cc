@@ -28,6 +28,8 @@ int64_t Microseconds(Clock::duration duration) {
 
 ListKeys::ListKeys(const Config& config, Metrics& metrics)
     : cookies_(config.cookies),
+      challenge_("WWW-Authenticate: Cookie realm=\"SOC Defenders\", cookie-name=\"" +
+                 config.cookies.token + "\"\r\n"),
       server_timing_(config.server_timing),
       metrics_(metrics),
       tokens_(config.token) {}
@@ -116,6 +118,7 @@ void ListKeys::End(const Rows* rows, DatabaseFault fault, std::string_view sqlst
 
 void ListKeys::Refuse(ApiError error, const Exchange& exchange, Response& response) {
   RespondWithError(error, exchange.request_id, nullptr, response);
+  if (response.status == 401) response.headers += challenge_;
 }
 
 void ListKeys::RefuseOver(const Quota& quota, const Exchange& exchange, Response& response) {

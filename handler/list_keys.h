@@ -65,6 +65,7 @@ class ListKeys {
   void AppendServerTiming(const Exchange& exchange, Moment now, Response& response) const;
 
   SessionCookieNames cookies_;
+  std::string challenge_;  // WWW-Authenticate, of every 401
   bool server_timing_;
   Metrics& metrics_;
   TokenCache tokens_;

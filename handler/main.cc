@@ -102,12 +102,13 @@ int Run(bool check_only) {
     if (!problem.empty()) loaded.problems.push_back("database: " + problem);
   }
   keys::FlushLog();
-  if (Complain(loaded.problems) != 0) return cgi ? FailCgi() : 1;
+  const bool is_request = std::getenv("REQUEST_METHOD") != nullptr;
+  if (Complain(loaded.problems) != 0) return cgi && is_request ? FailCgi() : 1;
   if (check_only) {
     std::puts("keys-fcgi: settings, keys and database are good");
     return 0;
   }
-  if (cgi && std::getenv("REQUEST_METHOD") == nullptr) {
+  if (cgi && !is_request) {
     std::fputs("keys-fcgi: no socket on fd 0, no LISTEN_FDS, no REQUEST_METHOD; see --help\n",
                stderr);
     return 1;
