@@ -31,9 +31,9 @@ class BoundedCache {
  public:
   static constexpr size_t kWays = 8;
 
-  // Holds `capacity` entries, rounded up to a power of two and to one set.
+  // Holds `capacity` entries, rounded up to whole sets, at least one.
   explicit BoundedCache(size_t capacity)
-      : sets_(std::bit_ceil((capacity + kWays - 1) / kWays)), places_(sets_ * kWays) {
+      : sets_(capacity == 0 ? 1 : (capacity + kWays - 1) / kWays), places_(sets_ * kWays) {
     std::random_device random;
     seed_ = uint64_t{random()} << 32 | random();
   }
@@ -76,14 +76,17 @@ class BoundedCache {
     uint64_t last_used = 0;  // 0: empty
   };
 
+  static uint64_t Mix(uint64_t hash) {
+    hash *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio, odd
+    return hash ^ hash >> 32;
+  }
+
   Place* SetOf(const Key& key) {
     const auto words = std::bit_cast<std::array<uint64_t, sizeof(Key) / 8>>(key);
     uint64_t hash = seed_;
-    for (const uint64_t word : words) {
-      hash = (hash ^ word) * 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio, odd
-      hash ^= hash >> 32;
-    }
-    return &places_[(hash & (sets_ - 1)) * kWays];
+    for (const uint64_t word : words) hash = Mix(hash ^ word);
+    // The upper half, which every bit of the key has reached, scaled to the number of sets.
+    return &places_[((Mix(hash) >> 32) * sets_ >> 32) * kWays];
   }
 
   Place* FindPlace(const Key& key) {
