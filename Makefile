@@ -54,7 +54,7 @@ LIBS      := -lfcgi -lpq -lcrypto
 HANDLER   := $(wildcard handler/*.cc)
 UNIT      := $(wildcard tests/unit/*.cc)
 FUZZERS   := $(wildcard tests/fuzz/*_fuzz.cc)
-SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc)
+SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc tests/bench/*.cc)
 HEADERS   := $(wildcard handler/*.h tests/*/*.h)
 GENERATED := build/generated/list_keys_sql.h build/generated/version.h
 OBJECTS    = $(SOURCES:%.cc=$(OUT)/obj/%.o)
@@ -73,19 +73,19 @@ else
 say = :
 endif
 
-# What tools/stack and tests/run take from here.
-export STACK PORT WORKERS VARIANT OUT
+# What tools/stack, tools/install and tests/run take from here.
+export STACK PORT WORKERS VARIANT OUT PREFIX DESTDIR
 export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
 .PHONY: all binaries toolchain run up down test test-unit test-faults test-browser test-tls bench \
-        fuzz lint compdb deps clean help
+        install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
-binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(REPLAYS) ## build the handler and all test programs
+binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(OUT)/pure-path $(REPLAYS) ## build the handler and all test programs
 
 ## Running
 
@@ -115,8 +115,8 @@ test-tls: ## the TLS and nginx tests alone
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
 	tools/install-packages build run test browser && $(MAKE) all && tests/run tests/browser
 
-bench: ## measure throughput and latency on a local stack
-	tools/install-packages build run bench && $(MAKE) all && tools/bench
+bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BENCH=--help)
+	tools/install-packages build run bench && $(MAKE) all $(OUT)/pure-path && tools/bench $(BENCH)
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	tools/install-packages build fuzz
@@ -125,6 +125,17 @@ fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	  echo "== $$name"; mkdir -p build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
 	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=1 -timeout=10 \
 	    -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; done
+
+## Installing
+
+install: $(OUT)/keys-fcgi ## the handler, its units, settings, sql/, nginx files and man page (PREFIX=, DESTDIR=)
+	tools/install $<
+
+uninstall: ## remove what `make install` put there, but no file of /etc that was changed since
+	tools/install --uninstall
+
+deb: $(OUT)/keys-fcgi ## a Debian package of the same files, build/deb/keys-fcgi_….deb
+	tools/install-packages package && tools/debian/build $< $(VERSION)
 
 ## Development
 
@@ -154,6 +165,10 @@ $(OUT)/keys-fcgi: $(OUT)/obj/handler/main.o $(LIBRARY)
 	$(LINK) -o $@ $^ $(LIBS)
 
 $(OUT)/unit-tests: $(UNIT:%.cc=$(OUT)/obj/%.o) $(LIBRARY)
+	$(call say,LINK   ,$@)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(OUT)/pure-path: $(OUT)/obj/tests/bench/pure_path.o $(LIBRARY)
 	$(call say,LINK   ,$@)
 	$(LINK) -o $@ $^ $(LIBS)
 

@@ -1,0 +1,173 @@
+// The way of one request through the handler without sockets, N times, for valgrind to count:
+// cookie -> session (its token remembered), rows -> body, the whole CGI response.
+//
+//   pure-path N
+//
+// Clock, token and rows are fixed, so that what is counted depends on the code alone.
+#include <libpq-fe.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "handler/http.h"
+#include "handler/jwk_set.h"
+#include "handler/list_keys.h"
+#include "handler/metrics.h"
+#include "handler/postgres.h"
+
+namespace {
+
+constexpr std::string_view kSecret = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+constexpr int64_t kNow = 1'790'000'000;  // Unix time
+
+std::string Base64url(std::string_view bytes) {
+  std::string text(4 * ((bytes.size() + 2) / 3) + 1, '\0');
+  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(text.data()),
+                                     reinterpret_cast<const unsigned char*>(bytes.data()),
+                                     static_cast<int>(bytes.size()));
+  text.resize(static_cast<size_t>(length));
+  while (text.ends_with('=')) text.pop_back();
+  for (char& c : text) c = c == '+' ? '-' : c == '/' ? '_' : c;
+  return text;
+}
+
+// A token of the usual length and claims.
+std::string MakeToken() {
+  const std::string claims =
+      R"({"iss":"https://local.example/auth/v1","sub":"00000001-0000-4000-8000-000000000001",)"
+      R"("aud":"authenticated","exp":1790003600,"iat":1790000000,"email":"someone@example.com",)"
+      R"("phone":"","app_metadata":{"provider":"email","providers":["email"]},)"
+      R"("user_metadata":{"email":"someone@example.com","email_verified":true,)"
+      R"("full_name":"Some One of Somewhere","phone_verified":false,)"
+      R"("sub":"00000001-0000-4000-8000-000000000001"},"role":"authenticated","aal":"aal1",)"
+      R"("amr":[{"method":"password","timestamp":1790000000}],)"
+      R"("session_id":"5e550000-0000-4000-8000-000000000001","is_anonymous":false})";
+  const std::string input = Base64url(R"({"alg":"HS256","typ":"JWT"})") + "." + Base64url(claims);
+  std::array<unsigned char, 32> mac{};
+  HMAC(EVP_sha256(), kSecret.data(), static_cast<int>(kSecret.size()),
+       reinterpret_cast<const unsigned char*>(input.data()), input.size(), mac.data(), nullptr);
+  return input + "." + Base64url({reinterpret_cast<const char*>(mac.data()), mac.size()});
+}
+
+std::string BigEndian(uint64_t value, size_t size) {
+  std::string bytes(size, '\0');
+  for (size_t i = 0; i < size; ++i) bytes[size - 1 - i] = static_cast<char>(value >> 8 * i);
+  return bytes;
+}
+
+// timestamptz: microseconds since 2000-01-01.
+std::string Time(int64_t unix_time) {
+  return BigEndian(static_cast<uint64_t>((unix_time - 946'684'800) * 1'000'000), 8);
+}
+
+// text[], of one dimension.
+std::string Texts(const std::vector<std::string_view>& texts) {
+  std::string bytes = BigEndian(1, 4) + BigEndian(0, 4) + BigEndian(25, 4) +
+                      BigEndian(texts.size(), 4) + BigEndian(1, 4);
+  for (const std::string_view text : texts) bytes.append(BigEndian(text.size(), 4)).append(text);
+  return bytes;
+}
+
+struct ClearResult {
+  void operator()(PGresult* result) const { PQclear(result); }
+};
+using Result = std::unique_ptr<PGresult, ClearResult>;
+
+// What sql/list_keys.sql answers for a user with three keys, in binary format.
+Result MakeRows() {
+  Result rows(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
+  for (uint64_t key = 0; key < 3; ++key) {
+    const std::vector<std::optional<std::string>> values = {
+        std::string(1, '\1'),
+        BigEndian(1000, 4),
+        BigEndian(17, 4),
+        Time(kNow + 42),
+        BigEndian(1'000'000, 4),
+        BigEndian(4711, 4),
+        Time(kNow + 40'000),
+        Time(kNow),
+        BigEndian(0x1234'5678'9abc'4def, 8) + BigEndian(0x8000'0000'0000'0000 + key, 8),
+        "sk_live_aB3x",
+        "Production key",
+        "pro",
+        Texts({"read:iocs", "read:articles", "read:stix"}),
+        BigEndian(1000, 4),
+        BigEndian(1'000'000, 4),
+        BigEndian(142'587 + key, 8),
+        Time(kNow - 3600),
+        Time(kNow - 31'000'000),
+        key == 1 ? std::optional(Time(kNow + 7'000'000)) : std::nullopt,
+        std::nullopt,
+    };
+    if (key == 0) {
+      std::vector<PGresAttDesc> columns(values.size());
+      char name[] = "column";
+      for (PGresAttDesc& column : columns) {
+        column = {};
+        column.name = name;
+        column.format = 1;
+      }
+      PQsetResultAttrs(rows.get(), static_cast<int>(columns.size()), columns.data());
+    }
+    for (size_t i = 0; i < values.size(); ++i) {
+      std::string value = values[i].value_or("");
+      PQsetvalue(rows.get(), static_cast<int>(key), static_cast<int>(i),
+                 values[i] ? value.data() : nullptr,
+                 values[i] ? static_cast<int>(value.size()) : -1);
+    }
+  }
+  return rows;
+}
+
+int Fail(const char* what) {
+  std::fprintf(stderr, "pure-path: %s\n", what);
+  return 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int64_t times = argc == 2 ? std::atoll(argv[1]) : 0;
+  if (times < 1) return Fail("usage: pure-path N");
+
+  keys::Config config;
+  config.token.issuer = "https://local.example/auth/v1";
+  keys::Metrics metrics("");
+  keys::ListKeys list_keys(config, metrics);
+  const keys::LoadedKeys loaded = keys::JwkSet::Load(std::nullopt, kSecret);
+  if (loaded.set == nullptr) return Fail("the secret does not load");
+
+  const std::string cookie = "theme=dark; sb-access-token=" + MakeToken() + "; consent=1";
+  keys::Request request;
+  request.method = "GET";
+  request.cookie = cookie;
+  request.sec_fetch_site = "same-origin";
+  request.request_id = "req_0123456789abcdef0123456789abcdef";
+  const keys::Moment now{keys::UnixTime(std::chrono::seconds(kNow)), keys::Clock::now()};
+  const Result result = MakeRows();
+  const keys::Rows rows(result.get());
+
+  keys::Exchange exchange;
+  keys::Response response;
+  std::string out;
+  for (int64_t i = 0; i < times; ++i) {
+    response.Clear();
+    out.clear();
+    if (!list_keys.Begin(request, *loaded.set, now, exchange, response)) return Fail("refused");
+    list_keys.End(&rows, {}, {}, now, exchange, response);
+    keys::AppendCgiResponse(response, exchange.request_id, exchange.head_only, out);
+    if (response.status != 200 || exchange.cache_hit != (i > 0)) return Fail("not the usual way");
+  }
+  std::printf("%zu bytes\n", out.size());
+  return 0;
+}
