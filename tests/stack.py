@@ -86,6 +86,10 @@ class Stack:
             if "is taken by" not in done.stderr or attempt == 4:
                 self._command("clean")
                 raise RuntimeError(f"the stack does not start:\n{done.stdout}{done.stderr}")
+        return self.read_env()
+
+    def read_env(self):
+        """Learns from $STACK/env where everything is."""
         text = pathlib.Path(self.directory, "env").read_text(encoding="utf-8")
         words = shlex.split(text, comments=True)
         self.env = dict(word.split("=", 1) for word in words if "=" in word)
