@@ -7,6 +7,8 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "handler/log.h"
+
 namespace keys {
 namespace {
 
@@ -18,6 +20,14 @@ std::vector<std::string> SplitList(std::string_view list) {
     start = comma + 1;
   }
   return parts;
+}
+
+// What the server says unasked, why it ends a connection above all. libpq would print it raw.
+void LogNotice(void*, const PGresult* notice) {
+  const char* const state = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
+  Log(Level::kWarning, "database_says",
+      {{"sqlstate", state == nullptr ? "" : state},
+       {"text", OneLine(PQresultErrorMessage(notice))}});
 }
 
 }  // namespace
@@ -73,7 +83,9 @@ PGconn* DatabaseTargets::StartConnecting(size_t host) const {
   add("fallback_application_name", name);
   names.push_back(nullptr);
   values.push_back(nullptr);
-  return PQconnectStartParams(names.data(), values.data(), 0);
+  PGconn* const connection = PQconnectStartParams(names.data(), values.data(), 0);
+  PQsetNoticeReceiver(connection, &LogNotice, nullptr);
+  return connection;
 }
 
 std::string CheckDatabase(const std::string& url, const std::string& sql) {

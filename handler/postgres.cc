@@ -134,13 +134,11 @@ bool Postgres::Send(Item item, Clock::time_point now) {
   item.statement = statement_;
   ++item.times_sent;
   in_flight_.push_back(std::move(item));
-  const Parameters& parameters = in_flight_.back().parameters;
-  const char* values[2];
+  const auto& [user, session] = in_flight_.back().parameters;
+  const char* const values[] = {reinterpret_cast<const char*>(user.bytes.data()),
+                                reinterpret_cast<const char*>(session.bytes.data())};
   const int lengths[] = {16, 16};
   const int formats[] = {1, 1};
-  for (size_t i = 0; i < 2; ++i) {
-    values[i] = reinterpret_cast<const char*>(parameters[i].bytes.data());
-  }
   const std::string name = StatementName(statement_);
   if (PQsendQueryPrepared(connection_.get(), name.c_str(), 2, values, lengths, formats, 1) != 1 ||
       PQpipelineSync(connection_.get()) != 1) {  // which also writes to the socket
@@ -217,7 +215,7 @@ void Postgres::Finish(Item item, Clock::time_point now) {
             {{"host", PQhost(connection_.get())}, {"attempts", failures_ + 1}});
       }
       ++reconnects_;
-      outage_logged_ = false;
+      outage_logged_ = failure_logged_ = false;
       failures_ = 0;
       SendWaiting(now);
     }
@@ -259,8 +257,9 @@ void Postgres::AnswerFault(const Item& item, DatabaseFault fault, std::string_vi
 void Postgres::Lose(std::string_view reason, std::string_view sqlstate, Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
   if (!was_ready) ++failures_;
-  if (!outage_logged_) {
+  if (was_ready || !failure_logged_) {  // not every attempt of an outage: the first that fails
     outage_logged_ = true;
+    failure_logged_ = !was_ready;
     Log(Level::kWarning, was_ready ? "database_lost" : "database_unreachable",
         {{"sqlstate", sqlstate},
          {"in_flight", static_cast<int64_t>(in_flight_.size())},

@@ -142,6 +142,7 @@ class Postgres {
   size_t host_ = 0;    // whose turn it is
   int failures_ = 0;   // attempts that failed since a question was last answered
   bool outage_logged_ = false;
+  bool failure_logged_ = false;
   Clock::time_point connect_at_{};  // kWaiting: when to try again
   Clock::time_point give_up_at_{};  // kConnecting, kPreparing: when this attempt has failed
   Clock::time_point last_progress_{};
