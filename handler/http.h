@@ -10,12 +10,12 @@ namespace keys {
 // What the service reads of a request. All views belong to whoever received it and end with the
 // call that hands the request over.
 struct Request {
-  std::string_view method;          // REQUEST_METHOD
-  std::string_view cookie;          // HTTP_COOKIE: every Cookie line, joined
-  std::string_view sec_fetch_site;  // HTTP_SEC_FETCH_SITE
-  std::string_view request_id;      // REQUEST_ID: from nginx; empty or malformed: one is made
-  bool has_api_key = false;         // KEYS_API_KEY_SIGN: an API key came along; never its value
-  std::string_view status_page;     // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
+  std::string_view method = {};          // REQUEST_METHOD
+  std::string_view cookie = {};          // HTTP_COOKIE: every Cookie line, joined
+  std::string_view sec_fetch_site = {};  // HTTP_SEC_FETCH_SITE
+  std::string_view request_id = {};      // REQUEST_ID: from nginx; empty or malformed: one is made
+  bool has_api_key = false;           // KEYS_API_KEY_SIGN: an API key came along; never its value
+  std::string_view status_page = {};  // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
 };
 
 // A response without its frame. Reused from request to request, so that its memory is.
