@@ -16,13 +16,18 @@ let sorting = { column: 'created_at', direction: 'ascending' };
 
 // ---- Fetching -------------------------------------------------------------------------------------------------------
 
+function begin() {
+  forgetList();
+  showWaiting();
+  load();
+}
+
 async function load() {
   if (isLoading) return;
   isLoading = true;
   clearInterval(countdown);
-  element('keys').setAttribute('aria-busy', 'true');
+  element('table').setAttribute('aria-busy', 'true');
   element('refresh').setAttribute('aria-busy', 'true');
-  if (!hasList) showWaiting();
 
   let response = null;
   try {
@@ -35,7 +40,7 @@ async function load() {
     showUnavailable(response);
   } finally {
     isLoading = false;
-    element('keys').setAttribute('aria-busy', 'false');
+    element('table').setAttribute('aria-busy', 'false');
     element('refresh').setAttribute('aria-busy', 'false');
   }
 }
@@ -98,10 +103,10 @@ function showOverLimit(response, error) {
   });
 }
 
-// An outage, an answer that makes no sense, or none at all: 5 s, 10 s, 20 s, … 60 s between tries unless the service
-// names its own time; a little at random, so that the pages of many visitors do not return in step.
+// An outage, an answer that makes no sense, or none at all: 2 s, 4 s, 8 s, … 60 s between tries, never less than the
+// service asks for; a little at random, so that the pages of many visitors do not return in step.
 function showUnavailable(response, error) {
-  const wait = retryAfter(response) ?? Math.min(5_000 * 2 ** faults, 60_000);
+  const wait = Math.max(retryAfter(response) ?? 0, Math.min(2_000 * 2 ** faults, 60_000));
   faults += 1;
   showNotice({
     kind: 'failed',
@@ -380,6 +385,6 @@ setInterval(() => {
 
 addEventListener('online', () => { if (!element('notice').hidden) load(); });
 // Back from another page: whoever it shows may have signed out meanwhile.
-addEventListener('pageshow', (event) => { if (event.persisted) load(); });
+addEventListener('pageshow', (event) => { if (event.persisted) begin(); });
 
-load();
+begin();
