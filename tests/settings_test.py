@@ -38,11 +38,11 @@ class SettingsTest(unittest.TestCase):
                     self.assertEqual(re.findall(r'getenv\("(KEYS_\w+)"\)', file.read_text(encoding="utf-8")), [])
 
     def test_the_table_of_the_readme_has_them(self):
-        rows = re.findall(r"^\| `(KEYS_\w+)` \| ([^|]*) \|", read("README.md"), re.M)
+        rows = re.findall(r"^\| `(KEYS_\w+)` \|([^|]*)\|", read("README.md"), re.M)
         self.same([name for name, _ in rows], "README.md")
 
     def test_the_defaults_of_the_readme_are_the_codes(self):
-        for name, cell in re.findall(r"^\| `(KEYS_\w+)` \| ([^|]*) \|", read("README.md"), re.M):
+        for name, cell in re.findall(r"^\| `(KEYS_\w+)` \|([^|]*)\|", read("README.md"), re.M):
             with self.subTest(name):
                 default = re.search(r"`([^`]*)`", cell)
                 self.assertEqual(default[1] if default else "", in_code()[name])
