@@ -1,0 +1,186 @@
+#!/usr/bin/python3
+"""Processes of the pool and of nginx die, drain and are replaced under load (issue 6, 3)."""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+import unittest
+
+from tests.fastcgi import Peer, request
+from tests.load import Load
+from tests.people import Person, lift_limits
+from tests.stack import Stack
+
+DEADLINE = 1.0
+DRAINED_BY = DEADLINE + 1.0  # server.h
+
+
+def setUpModule():
+    global stack, person
+    stack = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}, workers=3))
+    lift_limits(stack)
+    person = Person(stack, tier="pro", keys=2)
+
+
+def report(fault, seen, seconds):
+    """A row of the README's table."""
+    print(f"recovery | {fault} | {seen} | {seconds * 1000:.0f} ms", file=sys.stderr)
+
+
+def load(**options):
+    return Load(stack, person.token, **({"clients": 8, "pause": 0.001} | options))
+
+
+class Processes(unittest.TestCase):
+    def setUp(self):
+        stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
+
+    def tearDown(self):
+        stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
+        self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+
+    def replaced(self, pids):
+        """Waits until these have ended and as many others run; how long that took."""
+        began = time.monotonic()
+        stack.wait_until(
+            lambda: len(now := stack.worker_pids()) == 3 and not set(now) & set(pids),
+            what="new processes",
+            interval=0.01,
+        )
+        return time.monotonic() - began
+
+    def test_a_killed_process_loses_at_most_what_it_held_and_is_started_again(self):
+        victim = stack.worker_pids()[0]
+        with load() as running:
+            running.wait_for(200)
+            os.kill(victim, signal.SIGKILL)
+            killed = time.monotonic()
+            back = self.replaced([victim])
+            running.wait_for(200, count=100)
+        bad = [answer for answer in running.answers if answer.status != 200]
+        # Each client has one request under way at most.
+        self.assertLessEqual(len(bad), 8)
+        self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
+        self.assertEqual([one for one in bad if not one.is_json_error()], [])
+        self.assertFalse([one for one in bad if one.ended > killed + 1])
+        report("a process killed (SIGKILL)", f"{len(bad)} of {len(running.answers)} are 502", back)
+
+    def test_the_whole_pool_killed_at_once_is_back_soon(self):
+        pids = stack.worker_pids()
+        with load() as running:
+            running.wait_for(200)
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            killed = time.monotonic()
+            back = self.replaced(pids)
+            running.wait_for(200, count=100)
+        bad = [answer for answer in running.answers if answer.status != 200]
+        self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
+        self.assertFalse([one for one in bad if one.ended > killed + 3])
+        report("all processes killed", f"{len(bad)} of {len(running.answers)} are 502", back)
+
+    def test_sigterm_drains_under_load_and_loses_no_request(self):
+        for round_number in range(3):
+            with self.subTest(round_number), load() as running:
+                running.wait_for(200)
+                victim = stack.worker_pids()[0]
+                os.kill(victim, signal.SIGTERM)
+                took = self.replaced([victim])
+                running.wait_for(200, count=50)
+            self.assertEqual(running.statuses().keys(), {200})
+            self.assertEqual(running.asked_again, 0)
+            self.assertLess(took, DRAINED_BY + 1)
+        self.assertRegex(stack.handler_log(), r"Child\[\d+\] (exited normally|died with exit code 0)|stopped pid=")
+
+    def test_sigterm_lets_requests_in_flight_finish_and_takes_no_new_ones(self):
+        victims = stack.worker_pids()
+        with contextlib.ExitStack() as exits:
+            peers = [exits.enter_context(Peer(stack.socket)) for _ in range(12)]
+            backends = [pid for pid in stack.pids("postgres") if is_backend(pid)]
+            for pid in backends:
+                os.kill(pid, signal.SIGSTOP)
+                exits.callback(resume, pid)
+            for peer in peers:
+                peer.send(request(person.token))
+            before = stack.handler_log().count(" draining ")
+            # A moment for the requests to be read is a moment for the drain to find them: both are good.
+            for pid in victims:
+                os.kill(pid, signal.SIGTERM)
+            stack.wait_until(lambda: stack.handler_log().count(" draining ") - before == 3, what="draining")
+            for pid in backends:
+                resume(pid)
+            self.assertEqual([peer.answer()[0] for peer in peers], [200] * 12)
+            self.assertTrue(all(peer.is_closed() for peer in peers))
+        self.replaced(victims)
+
+    def test_sigterm_ends_within_its_bound_whatever_the_peers_do(self):
+        victims = stack.worker_pids()
+        with contextlib.ExitStack() as exits:
+            silent = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
+            half = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
+            for peer in half:
+                peer.send(request(person.token)[:40])
+            began = time.monotonic()
+            for pid in victims:
+                os.kill(pid, signal.SIGTERM)
+            self.replaced(victims)
+            self.assertLess(time.monotonic() - began, DRAINED_BY + 1.5)
+            self.assertTrue(all(peer.is_closed() for peer in silent + half))
+
+    def test_replacing_the_whole_pool_under_load_loses_no_request(self):
+        pids = stack.worker_pids()
+        with load() as running:
+            running.wait_for(200)
+            began = time.monotonic()
+            stack.run("tools/replace-pool")
+            took = time.monotonic() - began
+            running.wait_for(200, count=100)
+        self.assertFalse(set(pids) & set(stack.worker_pids()))
+        self.assertEqual(running.statuses().keys(), {200})
+        self.assertEqual(running.asked_again, 0)
+        report("pool replaced (tools/replace-pool)", f"all {len(running.answers)} are 200", took)
+
+    def test_reloading_nginx_under_load_loses_no_request(self):
+        old = stack.pids("nginx")
+        with load() as running:
+            running.wait_for(200)
+            began = time.monotonic()
+            os.kill(stack.nginx_pid(), signal.SIGHUP)
+            stack.wait_until(
+                lambda: len(now := stack.pids("nginx")) > 1 and len(set(now) & set(old)) == 1,
+                what="nginx' new workers",
+            )
+            took = time.monotonic() - began
+            running.wait_for(200, count=100)
+        self.assertEqual(running.statuses().keys(), {200})
+        report("nginx -s reload", f"all {len(running.answers)} are 200", took)
+
+    def test_a_killed_nginx_worker_is_started_again(self):
+        workers = [pid for pid in stack.pids("nginx") if pid != stack.nginx_pid()]
+        with load() as running:
+            running.wait_for(200)
+            os.kill(workers[0], signal.SIGKILL)
+            killed = time.monotonic()
+            stack.wait_until(
+                lambda: len(now := stack.pids("nginx")) == len(workers) + 1 and workers[0] not in now,
+                what="a new worker",
+            )
+            running.wait_for(200, count=100)
+        self.assertFalse([one for one in running.answers if one.status != 200 and one.ended > killed + 1])
+
+
+def is_backend(pid):
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+        return bool(re.search(r"postgres: .*keys_runtime", file.read()))
+
+
+def resume(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+if __name__ == "__main__":
+    unittest.main()
