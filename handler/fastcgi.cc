@@ -23,6 +23,7 @@ struct FastCgi::Connection {
   uint32_t serial = 0;  // tells this connection's requests from an earlier one's on the same fd
   State state = State::kIdle;
   Clock::time_point since{};  // of the state
+  bool used = false;          // a request has come over it
   bool close_after = false;   // the peer does not keep the connection
   FCGX_Request request{};
   int memory_file = -1;
@@ -94,6 +95,7 @@ void FastCgi::Accept(Clock::time_point now) {
   connection.serial = ++last_serial_;
   connection.state = State::kIdle;
   connection.since = now;
+  connection.used = false;
   FCGX_InitRequest(&connection.request, -1, 0);
   ++connections_;
   epoll_event event{.events = kConnectionEvents, .data = {.u64 = place}};
@@ -173,6 +175,7 @@ void FastCgi::Serve(Connection& connection, Clock::time_point now) {
     --connections_;
     return;
   }
+  connection.used = true;
   connection.close_after = fcgi.keepConnection == 0;
   fcgi.keepConnection = 1;  // this file closes
   char discarded[4096];
@@ -297,9 +300,10 @@ void FastCgi::Drain(Clock::time_point now) {
   for (const auto& place : by_fd_) {
     if (!place || place->fd < 0) continue;
     // A request may have come since epoll last spoke: it is served; nginx asks another process for
-    // one that comes later, since nothing of it was read.
+    // one that comes later, since nothing of it was read. It does so only on a connection that it
+    // had kept: a new one, whose first request is on its way, stays open for it.
     if (place->state == State::kIdle) Read(*place, now);
-    if (place->fd >= 0 && place->state == State::kIdle) Close(*place);
+    if (place->fd >= 0 && place->state == State::kIdle && place->used) Close(*place);
   }
 }
 

@@ -1,0 +1,310 @@
+#!/usr/bin/python3
+"""Peers that break the protocol on the pool's own socket, many at once (issue 6, 4 and 8)."""
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import struct
+import time
+import unittest
+
+from tests.fastcgi import ABORT, BEGIN, PARAMS, STDIN, Closed, Peer, begin, pair, parameters, record, request
+from tests.people import Person, counter, lift_limits
+from tests.stack import Stack
+
+MANY = 64
+REQUEST_TIMEOUT = 5  # fastcgi.h
+SEED = int(os.environ.get("FUZZ_SEED", "20261124"))
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1500"))
+
+
+def setUpModule():
+    global stack, person
+    stack = unittest.enterModuleContext(Stack())
+    lift_limits(stack)
+    person = Person(stack, tier="pro", keys=2)
+
+
+def send(peer, data):
+    """Sends what the pool may refuse to read to its end."""
+    with contextlib.suppress(ConnectionError):
+        peer.send(data)
+
+
+class Peers(unittest.TestCase):
+    def setUp(self):
+        self.pool = stack.worker_pids()
+
+    def tearDown(self):
+        self.good()
+        self.assertEqual(stack.worker_pids(), self.pool, "no process died")
+
+    def good(self):
+        """Both ways in are open, and quick."""
+        began = time.monotonic()
+        for _ in range(4):
+            self.assertEqual(person.get().status, 200)
+            with Peer(stack.socket) as peer:
+                peer.send(request(person.token))
+                self.assertEqual(peer.answer()[0], 200)
+        self.assertLess(time.monotonic() - began, 5)
+
+    @contextlib.contextmanager
+    def peers(self, count=MANY):
+        with contextlib.ExitStack() as exits:
+            yield [exits.enter_context(Peer(stack.socket)) for _ in range(count)]
+
+
+class Protocol(Peers):
+    def test_a_kept_connection_answers_request_after_request(self):
+        with Peer(stack.socket) as peer:
+            for _ in range(5):
+                peer.send(request(person.token))
+                status, headers, body = peer.answer()
+                self.assertEqual(status, 200)
+                self.assertEqual(int(headers["content-length"]), len(body))
+                self.assertEqual(json.loads(body)["meta"]["total"], 2)
+
+    def test_a_connection_that_is_not_to_be_kept_is_closed_after_its_answer(self):
+        with Peer(stack.socket) as peer:
+            peer.send(request(person.token, keep=False))
+            self.assertEqual(peer.answer()[0], 200)
+            self.assertTrue(peer.is_closed())
+
+    def test_a_request_that_comes_in_pieces_is_answered(self):
+        data = request(person.token)
+        cuts = [*range(20), *range(20, len(data) - 10, 90), *range(len(data) - 10, len(data) + 1)]
+        with Peer(stack.socket) as peer:
+            for start, end in zip(cuts, cuts[1:], strict=False):
+                peer.send(data[start:end])
+            self.assertEqual(peer.answer()[0], 200)
+
+    def test_parameters_may_come_in_many_padded_records(self):
+        text = parameters(person.token)
+        pieces = b"".join(record(PARAMS, text[at : at + 7], padding=at % 256) for at in range(0, len(text), 7))
+        with Peer(stack.socket) as peer:
+            peer.send(begin() + pieces + record(PARAMS) + record(STDIN, b"body") + record(STDIN))
+            self.assertEqual(peer.answer()[0], 200)
+            peer.send(request(person.token))
+            self.assertEqual(peer.answer()[0], 200)
+
+    def test_malformed_records_are_answered_by_closing_64_at_once(self):
+        good = parameters(person.token)
+        whole = request(person.token)
+        for why, data in (
+            ("another version", record(BEGIN, bytes(8), version=2) + whole),
+            ("no request id", begin(request=0) + whole),
+            ("the role of a filter", begin(role=3) + whole),
+            ("a short BEGIN_REQUEST", record(BEGIN, bytes(4)) + whole),
+            ("no BEGIN_REQUEST", whole[16:]),
+            ("ABORT_REQUEST first", record(ABORT) + whole),
+            ("a record of another request", begin() + record(PARAMS, good, request=2)),
+            ("STDIN before the parameters end", begin() + record(PARAMS, good) + record(STDIN)),
+            ("a name longer than all", begin() + record(PARAMS, b"\x7f\x01x") + record(PARAMS) + record(STDIN)),
+            ("a length of 2^31 - 1", begin() + record(PARAMS, b"\xff" * 8) + record(PARAMS) + record(STDIN)),
+            ("half a length", begin() + record(PARAMS, b"\x80\0") + record(PARAMS) + record(STDIN)),
+            ("two requests at once", whole + whole),
+            ("bytes after the request", whole + b"\0"),
+            ("HTTP", b"GET /api/v1/keys HTTP/1.1\r\nHost: x\r\n\r\n"),
+            ("zeros", bytes(64)),
+            ("parameters without end", begin() + record(PARAMS, bytes(65535)) * 3),
+            ("a body without end", whole[:-8] + record(STDIN, bytes(65535)) * 3),
+        ):
+            with self.subTest(why), self.peers() as peers:
+                for peer in peers:
+                    send(peer, data)
+                began = time.monotonic()
+                for peer in peers:
+                    self.assertTrue(peer.is_closed())
+                self.assertLess(time.monotonic() - began, 3)
+            self.good()
+
+    def test_a_cookie_larger_than_any_request_is_refused_by_closing(self):
+        with Peer(stack.socket) as peer:
+            text = pair(b"HTTP_COOKIE", b"sb-access-token=" + b"x" * 60000)
+            send(peer, begin() + record(PARAMS, text) + record(PARAMS, text) + record(PARAMS, text) + record(PARAMS))
+            self.assertTrue(peer.is_closed())
+
+    def test_empty_and_hostile_parameters_are_refusals_like_any_other(self):
+        for why, more, status in (
+            ("no method", {"REQUEST_METHOD": ""}, 405),
+            ("a method of its own", {"REQUEST_METHOD": "BREW\r\nX: y"}, 405),
+            ("no cookie", {}, 401),
+            ("a request id with a line end", {"REQUEST_ID": "req_x\r\nSet-Cookie: a=b"}, 401),
+            ("an enormous name", {"N" * 20000: "v"}, 401),
+        ):
+            with self.subTest(why), Peer(stack.socket) as peer:
+                peer.send(request(**more))
+                answered, headers, body = peer.answer()
+                self.assertEqual(answered, status)
+                self.assertNotIn("set-cookie", headers)
+                self.assertRegex(json.loads(body)["error"]["request_id"], r"^req_[\w-]+$")
+
+
+class Waiting(Peers):
+    def test_64_half_sent_requests_are_closed_in_bounded_time_and_hold_nobody_up(self):
+        text = request(person.token)
+        with self.peers() as peers:
+            for number, peer in enumerate(peers):
+                peer.send(text[: 1 + number * (len(text) - 2) // MANY])
+            began = time.monotonic()
+            self.good()
+            self.assertTrue(all(peer.is_closed() for peer in peers))
+            self.assertLess(time.monotonic() - began, REQUEST_TIMEOUT + 3)
+        self.assertIn("fastcgi_timeout", stack.handler_log())
+
+    def test_64_silent_connections_hold_nobody_up(self):
+        with self.peers():
+            self.good()
+
+    def test_64_slow_readers_of_a_long_answer_hold_nobody_up_and_get_it_whole(self):
+        rich = Person(stack, tier="pro", keys=1500)
+        with self.peers() as peers:
+            for peer in peers:
+                peer.send(request(rich.token))
+            self.good()
+            for peer in peers:
+                status, headers, body = peer.answer()
+                self.assertEqual(status, 200)
+                self.assertEqual(int(headers["content-length"]), len(body))
+                self.assertEqual(json.loads(body)["meta"]["total"], 1500)
+            # The connections are good for more.
+            for peer in peers[:8]:
+                peer.send(request(person.token))
+                self.assertEqual(peer.answer()[0], 200)
+
+    def test_64_readers_who_leave_within_a_long_answer_hold_nobody_up(self):
+        rich = Person(stack, tier="pro", keys=1500)
+        with self.peers() as peers:
+            for peer in peers:
+                peer.send(request(rich.token))
+            for peer in peers:
+                peer.socket.recv(1000)
+        self.good()
+        for pid in self.pool:
+            self.assertLess(len(os.listdir(f"/proc/{pid}/fd")), 60, "descriptors were given back")
+
+    def test_a_full_backlog_is_answered_with_json_at_once(self):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        waiting = []
+        for pid in self.pool:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while len(waiting) < 10000:
+                    waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                    waiting[-1].connect(stack.socket)
+            self.assertLess(len(waiting), 10000)
+            # nginx has kept connections to the stopped processes, which time out, and opens new ones,
+            # which are refused: neither is a hang.
+            began = time.monotonic()
+            answer = person.get(timeout=60)
+            self.assertIn(answer.status, (502, 503, 504))
+            self.assertEqual(answer.headers["content-type"], "application/json")
+            self.assertIn("request_id", answer.json()["error"])
+            self.assertLess(time.monotonic() - began, 15)
+        finally:
+            for one in waiting:
+                one.close()
+            for pid in self.pool:
+                os.kill(pid, signal.SIGCONT)
+        stack.wait_until(lambda: person.get().status == 200, timeout=20, what="a good answer")
+
+
+class ClientsGone(unittest.TestCase):
+    def test_the_query_of_a_client_who_is_gone_is_not_run(self):
+        with contextlib.ExitStack() as exits:
+            alone = exits.enter_context(Stack({"KEYS_DEADLINE_MS": "10000"}, workers=1))
+            lift_limits(alone)
+            patient, gone = Person(alone, tier="pro"), Person(alone, tier="pro")
+            frozen = [int(pid) for pid in alone.psql(
+                "SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime'").split()]  # fmt: skip
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            exits.callback(lambda: [os.kill(pid, signal.SIGCONT) for pid in frozen])
+            # As many as the pool sends at once, and after them as many whose clients leave.
+            stay = [exits.enter_context(Peer(alone.socket)) for _ in range(MANY)]
+            for peer in stay:
+                peer.send(request(patient.token))
+            alone.wait_until(lambda: descriptors(alone) >= MANY, what="the first requests")
+            leave = [Peer(alone.socket) for _ in range(MANY)]
+            for peer in leave:
+                peer.send(request(gone.token))
+            alone.wait_until(lambda: descriptors(alone) >= 2 * MANY, what="the second requests")
+            for peer in leave:
+                peer.close()
+            alone.wait_until(
+                lambda: counter(alone, "keys_clients_gone_total") >= MANY, what="the leave", timeout=5
+            )
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+            self.assertEqual([peer.answer()[0] for peer in stay], [200] * MANY)
+            self.assertEqual(patient.counts("minute_count"), str(MANY))
+            self.assertEqual(gone.counts(), "")
+            self.assertEqual(gone.get().status, 200)
+            self.assertIn(" client_gone id=", alone.handler_log())
+
+
+class Fuzzing(Peers):
+    def test_seeded_random_records_kill_nobody(self):
+        chance = random.Random(SEED)
+        for number in range(ROUNDS):
+            peer = Peer(stack.socket, timeout=0.002)
+            try:
+                for part in fuzzed(chance):
+                    peer.send(part)
+                if chance.random() < 0.3:
+                    peer.answer()
+            except (OSError, Closed, ValueError, KeyError, IndexError):
+                pass
+            finally:
+                peer.close()
+            if number % 250 == 249:
+                with self.subTest(seed=SEED, rounds=number + 1):
+                    self.good()
+                    self.assertEqual(stack.worker_pids(), self.pool)
+
+
+def fuzzed(chance):
+    """The parts of a connection's bytes: good requests, damaged, cut, joined or made of random records."""
+    token = chance.choice([person.token, None, "x", "a.b.c", "é" * 40])
+    data = bytearray(request(token, keep=chance.random() < 0.7))
+    kind = chance.randrange(6)
+    if kind == 0:
+        for _ in range(chance.randrange(1, 6)):
+            data[chance.randrange(min(len(data), chance.choice([24, 40, len(data)])))] = chance.randrange(256)
+    elif kind == 1:
+        del data[chance.randrange(len(data)) :]
+    elif kind == 2:
+        at = chance.randrange(len(data))
+        data[at:at] = data[chance.randrange(len(data)) :][: chance.randrange(200)]
+    elif kind == 3:
+        data = bytearray()
+        for _ in range(chance.randrange(1, 12)):
+            content = chance.randbytes(chance.choice([0, 0, 1, 8, 8, 100, 5000]))
+            data += record(
+                chance.choice([1, 2, 4, 5, 9, chance.randrange(256)]), content, chance.choice([0, 1, 1, 1, 2]),
+                padding=chance.choice([0, 7, 255]), version=chance.choice([1, 1, 1, 0, 255]),
+            )  # fmt: skip
+    elif kind == 4:
+        content = b"".join(
+            struct.pack("!I", chance.choice([0, 1, 127, 128, 2**31, 2**31 + 9, 2**32 - 1])) + chance.randbytes(9)
+            for _ in range(chance.randrange(1, 40))
+        )
+        data = bytearray(begin() + record(PARAMS, content) + record(PARAMS) + record(STDIN))
+    else:
+        data = data + data
+    cut = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(3)))
+    return [bytes(data[a:b]) for a, b in zip([0, *cut], [*cut, len(data)], strict=True)]
+
+
+def descriptors(of):
+    return len(os.listdir(f"/proc/{of.worker_pids()[0]}/fd"))
+
+
+if __name__ == "__main__":
+    unittest.main()
