@@ -1,0 +1,144 @@
+#!/usr/bin/python3
+"""Two hosts on one database: exact limits across both, and a standby promoted under load.
+
+Each "host" is a whole stack (nginx and pool) whose KEYS_DATABASE_URL names the primary and the standby.
+"""
+
+import collections
+import contextlib
+import threading
+import time
+import unittest
+
+from tests.production.cluster import Cluster
+from tests.stack import CurlFailed, Stack
+
+FREE = "0b0b0b0b-0000-4000-8000-00000000000b"
+LATER = "0d0d0d0d-0000-4000-8000-00000000000d"
+PRO = "0c0c0c0c-0000-4000-8000-00000000000c"
+DEADLINE_S = 2
+# The standby is promoted at once; what is left is noticing and connecting.
+OUTAGE_S = 10
+
+
+def session_of(user):
+    return "5e550000" + user[8:]
+
+
+class Load(threading.Thread):
+    """Asks one host again and again, and notes (time, status)."""
+
+    def __init__(self, host, token):
+        super().__init__(daemon=True)
+        self.host, self.token = host, token
+        self.answers = []
+        self.ended = threading.Event()
+
+    def run(self):
+        while not self.ended.is_set():
+            with contextlib.suppress(CurlFailed):
+                answer = self.host.get(token=self.token, timeout=10)
+                self.answers.append((time.monotonic(), answer.status))
+
+    def end(self):
+        self.ended.set()
+        self.join(15)
+
+
+class HostsTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        hba = "local all all trust\nlocal replication all trust\n"
+        cls.primary = cls.enterClassContext(Cluster(settings={"wal_level": "replica"}, hba=hba))
+        cls.primary.apply_sql()
+        for user, tier in ((FREE, "free"), (LATER, "free"), (PRO, "pro")):
+            cls.primary.psql(f"""
+                INSERT INTO auth.users (id) VALUES ('{user}');
+                INSERT INTO auth.sessions (id, user_id) VALUES ('{session_of(user)}', '{user}');
+                INSERT INTO public.accounts (user_id, tier) VALUES ('{user}', '{tier}');
+                INSERT INTO public.api_keys (user_id, key_prefix, key_hash, name)
+                VALUES ('{user}', 'sk_live_aaaa', sha256('{user}'), 'One');""")
+        cls.standby = cls.enterClassContext(Cluster(settings={"wal_level": "replica"}, hba=hba, copy_of=cls.primary))
+        for cluster in (cls.primary, cls.standby):
+            cluster.directory.chmod(0o755)
+        # Two directories and two ports: libpq pairs them in order.
+        url = (
+            "postgresql://keys_runtime@/postgres"
+            f"?host={cls.primary.directory},{cls.standby.directory}&port={cls.primary.port},{cls.standby.port}"
+            "&target_session_attrs=read-write"
+        )
+        cls.primary.environment("")
+        secret = cls.primary.directory / "secret"
+        secret.chmod(0o644)
+        settings = {
+            "KEYS_DATABASE_URL": url, "KEYS_JWT_SECRET_FILE": str(secret), "KEYS_DEADLINE_MS": str(DEADLINE_S * 1000),
+        }  # fmt: skip
+        cls.hosts = [cls.enterClassContext(Stack(settings=settings, workers=2)) for _ in range(2)]
+        cls.tokens = {
+            user: cls.hosts[0].mint("--user", user, "--session", session_of(user), "--key", str(secret))
+            for user in (FREE, LATER, PRO)
+        }
+
+    def test_1_a_limit_is_exact_across_hosts(self):
+        statuses = collections.Counter()
+        lock = threading.Lock()
+
+        def ask(host):
+            for _ in range(8):
+                status = host.get(token=self.tokens[FREE]).status
+                with lock:
+                    statuses[status] += 1
+
+        threads = [threading.Thread(target=ask, args=(host,)) for host in self.hosts for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(statuses, {200: 10, 429: 22})
+
+    def test_2_a_standby_promoted_under_load_is_followed_by_every_host(self):
+        loads = [Load(host, self.tokens[PRO]) for host in self.hosts]
+        for load in loads:
+            load.start()
+        Stack.wait_until(lambda: all(len(load.answers) >= 20 for load in loads), what="a load", timeout=30)
+        replicated = self.primary.psql("SELECT pg_current_wal_lsn()")
+        Stack.wait_until(
+            lambda: self.standby.psql(f"SELECT pg_last_wal_replay_lsn() >= '{replicated}'") == "t", what="the standby"
+        )
+        gone = time.monotonic()
+        self.primary.stop("immediate")
+        self.standby.promote()
+        try:
+            for load in loads:
+                Stack.wait_until(
+                    lambda load=load: any(at > gone + 1 and status == 200 for at, status in load.answers[-50:]),
+                    what="200 from the new primary", timeout=30,
+                )  # fmt: skip
+            # And from then on nothing else.
+            marks = [len(load.answers) for load in loads]
+            Stack.wait_until(
+                lambda: all(len(load.answers) >= mark + 20 for load, mark in zip(loads, marks)), what="more", timeout=30
+            )
+        finally:
+            for load in loads:
+                load.end()
+        for load, mark in zip(loads, marks):
+            before = {status for at, status in load.answers if at < gone}
+            self.assertEqual(before, {200})
+            after = [(at, status) for at, status in load.answers if at >= gone]
+            self.assertLessEqual({status for _, status in after}, {200, 503}, "a promotion is a 503 for a while")
+            refused = [at for at, status in after if status == 503]
+            if refused:
+                self.assertLess(max(refused) - gone, OUTAGE_S)
+            self.assertEqual({status for _, status in load.answers[mark:]}, {200})
+
+    def test_3_limits_are_exact_at_the_new_primary(self):
+        # Whom the hosts remember as over (FREE) stays so until the window's end: somebody else.
+        statuses = collections.Counter(
+            host.get(token=self.tokens[LATER]).status for _ in range(6) for host in self.hosts
+        )
+        self.assertEqual(statuses, {200: 10, 429: 2})
+
+
+if __name__ == "__main__":
+    unittest.main()
