@@ -10,13 +10,14 @@ namespace keys {
 namespace {
 
 TEST_CASE("public keys of RFC 8032 section 7.1 are good points") {
-  for (const char* hex : {"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-                          "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-                          "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-                          "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e",
-                          "ec172b93ad5e563f4932c70e1245034c35467ef2efd4d64ebf819683467e2bf2",
-                          // The base point, section 5.1.
-                          "5866666666666666666666666666666666666666666666666666666666666666"}) {
+  for (const std::string hex :
+       {"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "278117fc144c72340f67d0f2316e8386ceffbf2b2428c9c51fef7c597f1d426e",
+        "ec172b93ad5e563f4932c70e1245034c35467ef2efd4d64ebf819683467e2bf2",
+        // The base point, section 5.1.
+        "5866666666666666666666666666666666666666666666666666666666666666"}) {
     CAPTURE(hex);
     CHECK(IsGoodEd25519Point(test::DecodeHex(hex)));
   }
@@ -24,8 +25,8 @@ TEST_CASE("public keys of RFC 8032 section 7.1 are good points") {
 
 TEST_CASE("points of small order, off the curve or not canonical are refused") {
   struct Row {
-    const char* flaw;
-    const char* hex;
+    std::string_view flaw;
+    std::string_view hex;
   };
   const Row rows[] = {
       {"order 1", "0100000000000000000000000000000000000000000000000000000000000000"},

@@ -65,7 +65,7 @@ TEST_CASE("each key that is sound loads, named or not, with and without alg, use
   for (const Signer* signer : {&Hs(), &Es(), &Rs(), &Ed()}) {
     const std::string alg(NameOf(signer->algorithm()));
     CAPTURE(alg);
-    for (const std::string more :
+    for (const std::string& more :
          {std::string(), ",\"alg\":\"" + alg + "\"", std::string(R"(,"use":"sig")"),
           std::string(R"(,"key_ops":["verify"])"), std::string(R"(,"key_ops":["sign","verify"])"),
           R"(,"use":"sig","key_ops":["verify"],"ext":true,"x5c":["no"],"alg":")" + alg + "\""}) {
@@ -83,7 +83,7 @@ TEST_CASE("each key that is sound loads, named or not, with and without alg, use
 
 TEST_CASE("keys that are not ours are skipped, and the others load") {
   struct Row {
-    const char* what;
+    std::string_view what;
     std::string jwk;
     std::string reason;
   };
@@ -140,7 +140,7 @@ TEST_CASE("a key that is wrong refuses the set, with the reason and its name") {
   CHECK(Load(SetOf(OfHex(rs, "e", "00010001"))) == "1 key");
 
   struct Row {
-    const char* flaw;
+    std::string_view flaw;
     std::string jwk;
     std::string reason;
   };
@@ -324,7 +324,7 @@ TEST_CASE("key found by kid x header alg -> verdict") {
                             Signer::Of(Algorithm::kEdDsa, 1).Jwk("ed1");
   const std::string secret = "the legacy secret of this project, raw";
   struct Set {
-    const char* what;
+    std::string_view what;
     std::unique_ptr<const JwkSet> set;
   };
   const Set sets[] = {
@@ -348,13 +348,13 @@ TEST_CASE("key found by kid x header alg -> verdict") {
   struct Row {
     std::optional<std::string_view> kid;
     std::string_view alg;
-    const char* verdicts[5];  // by set
+    std::string_view verdicts[5];  // by set
   };
   constexpr std::nullopt_t none = std::nullopt;
-  const char* const bad_alg = "header_alg";
-  const char* const unknown = "key_unknown";
-  const char* const mismatch = "key_algorithm";
-  const char* const ambiguous = "key_ambiguous";
+  const std::string_view bad_alg = "header_alg";
+  const std::string_view unknown = "key_unknown";
+  const std::string_view mismatch = "key_algorithm";
+  const std::string_view ambiguous = "key_ambiguous";
   const Row rows[] = {
       // A key of that algorithm; of another one.
       {"hs", "HS256", {"key", "key", "key", "key", unknown}},

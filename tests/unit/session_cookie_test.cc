@@ -129,7 +129,7 @@ TEST_CASE("chunks are bounded in number and length") {
 
 TEST_CASE("the session is strict base64url of one JSON object with one access_token") {
   struct Row {
-    const char* flaw;
+    std::string_view flaw;
     std::string value;
     std::string found;
   };

@@ -123,7 +123,7 @@ TEST_CASE("RS256 takes exactly the padding of PKCS #1 v1.5 with SHA-256") {
   CHECK(Verifies(signer, signer.RawRsa(Block(start, zero, sha256, hash))));
 
   struct Row {
-    const char* flaw;
+    std::string_view flaw;
     std::string block;
   };
   const Row rows[] = {
