@@ -4,19 +4,37 @@
 #include <rapidjson/writer.h>
 
 #include <array>
+#include <cstdlib>
+#include <new>
 
 namespace keys {
 namespace {
 
-using JsonWriter =
-    rapidjson::Writer<rapidjson::StringBuffer, rapidjson::UTF8<>, rapidjson::UTF8<>,
-                      rapidjson::CrtAllocator, rapidjson::kWriteValidateEncodingFlag>;
+// RapidJSON's own allocator answers nullptr when there is no memory, and its buffer writes there.
+struct ThrowingAllocator {
+  static constexpr bool kNeedFree = true;
+  void* Malloc(size_t size) { return Realloc(nullptr, 0, size); }
+  void* Realloc(void* old, size_t, size_t size) {
+    if (size == 0) {
+      std::free(old);
+      return nullptr;
+    }
+    void* const memory = std::realloc(old, size);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  static void Free(void* memory) { std::free(memory); }
+};
+
+using JsonBuffer = rapidjson::GenericStringBuffer<rapidjson::UTF8<>, ThrowingAllocator>;
+using JsonWriter = rapidjson::Writer<JsonBuffer, rapidjson::UTF8<>, rapidjson::UTF8<>,
+                                     ThrowingAllocator, rapidjson::kWriteValidateEncodingFlag>;
 
 constexpr size_t kLongestKept = 256 * 1024;  // memory beyond this is given back after a response
 
 // One buffer and one writer for all responses.
 struct Page {
-  rapidjson::StringBuffer buffer;
+  JsonBuffer buffer;
   JsonWriter writer{buffer};
 
   JsonWriter& Begin() {

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <vector>
 
@@ -173,8 +174,16 @@ class Server {
     Exchange& exchange = ExchangeOf(ticket);
     const Moment now = Moment::Now();
     response_.Clear();
-    list_keys_.End(rows, fault, sqlstate, now, exchange, response_);
-    Send(ticket, exchange, now);
+    try {
+      list_keys_.End(rows, fault, sqlstate, now, exchange, response_);
+      Send(ticket, exchange, now);
+    } catch (const std::bad_alloc&) {  // for a list too long: the next request may fit again
+      Log(Level::kError, "out_of_memory", {{"id", exchange.request_id}});
+      response_ = {};
+      cgi_response_ = {};
+      RespondWithError(ApiError::kServiceUnavailable, exchange.request_id, nullptr, response_);
+      Send(ticket, exchange, now);
+    }
   }
 
   void OnGone(Ticket ticket) {
