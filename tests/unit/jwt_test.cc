@@ -488,16 +488,19 @@ TEST_CASE("a public key is no HMAC secret: not as PEM, DER or JWK") {
 
 TEST_CASE("keys that a token brings along are never looked at") {
   const Signer& attacker = Signer::Of(Algorithm::kRs256, 1);
-  const std::string members[][2] = {
+  struct Row {
+    std::string name, json;
+  };
+  const Row rows[] = {
       {"jwk", attacker.Jwk("kid-RS256")},
       {"jku", R"("https://evil.example/jwks.json")"},
       {"x5u", R"("https://evil.example/cert.pem")"},
       {"x5c", R"(["MIIB"])"},
       {"x5t#S256", R"("AAAA")"},
   };
-  for (const auto& [name, json] : members) {
-    CAPTURE(name);
-    const std::string header = GoodHeader(Algorithm::kRs256).Set(name, json).Text();
+  for (const Row& row : rows) {
+    CAPTURE(row.name);
+    const std::string header = GoodHeader(Algorithm::kRs256).Set(row.name, row.json).Text();
     const std::string claims = GoodClaims().Text();
     CHECK(Verify(attacker.Token(header, claims)) == "signature");
     CHECK(Verify(Signer::Of(Algorithm::kRs256).Token(header, claims)) == "ok");
