@@ -1,7 +1,8 @@
 #include "handler/key_store.h"
 
-#include <bit>
+#include <algorithm>
 #include <cstring>
+#include <tuple>
 
 #include "list_keys_sql.h"
 
@@ -154,6 +155,14 @@ bool ReadKeyList(const Rows& rows, KeyList& list) {
     key.created_at = reader.Time(row, kCreatedAt);
     key.expires_at = reader.OptionalTime(row, kExpiresAt);
     key.revoked_at = reader.OptionalTime(row, kRevokedAt);
+  }
+  // Oldest first. That is the order of the index which the plan reads, so there is hardly ever
+  // anything to sort.
+  const auto older = [](const ApiKey& one, const ApiKey& other) {
+    return std::tie(one.created_at, one.id.bytes) < std::tie(other.created_at, other.id.bytes);
+  };
+  if (!std::is_sorted(list.keys.begin(), list.keys.end(), older)) {
+    std::sort(list.keys.begin(), list.keys.end(), older);
   }
   return reader.good();
 }
