@@ -133,6 +133,39 @@ class UnitsTest(unittest.TestCase):
                 self.assertIn(re.sub(r"_(bucket|sum|count)$", "", name), code)
 
 
+class RestartTest(unittest.TestCase):
+    """keys-fcgi-restart, with a systemctl of the test's own that knows three instances."""
+
+    def restart(self, broken=""):
+        directory = scratch(self)
+        fake = directory / "systemctl"
+        fake.write_text(
+            "#!/bin/sh\n"
+            f'echo "$*" >>{directory}/calls\n'
+            'case "$*" in\n'
+            '  list-units*) for i in 1 2 3; do echo "keys-fcgi@$i.service loaded active running Keys"; done ;;\n'
+            f'  *is-active*) test "${{3#*@}}" != "{broken}.service" ;;\n'
+            "esac\n",
+            encoding="utf-8",
+        )
+        fake.chmod(0o755)
+        path = f"{directory}:{bare_environment()['PATH']}"
+        done = run("tools/systemd/keys-fcgi-restart", check=False, env={"PATH": path})
+        calls = (directory / "calls").read_text(encoding="utf-8")
+        return done, re.findall(r"^restart (\S+)$", calls, re.M)
+
+    def test_it_restarts_every_instance_one_after_the_other(self):
+        done, restarted = self.restart()
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(restarted, [f"keys-fcgi@{number}.service" for number in (1, 2, 3)])
+
+    def test_it_stops_at_the_first_that_does_not_come_back(self):
+        done, restarted = self.restart(broken="2")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("keys-fcgi@2.service does not stay up", done.stderr)
+        self.assertEqual(restarted, ["keys-fcgi@1.service", "keys-fcgi@2.service"])
+
+
 @unittest.skipUnless(HANDLER == ROOT / "build/keys-fcgi", "packages are of the release build")
 class PackageTest(unittest.TestCase):
     @classmethod
