@@ -109,8 +109,8 @@ test-unit: ## the unit tests alone
 test-faults: ## the fault tests alone: databases, processes and clients that fail
 	tools/install-packages build run test && $(MAKE) all && tests/run tests/faults
 
-test-tls: ## the TLS and nginx tests alone
-	tools/install-packages build run test && $(MAKE) all && tests/run tests/tls
+test-tls: ## the TLS scan alone
+	tools/install-packages build run test && $(MAKE) all && tests/run tests/http/tls_test.py
 
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
 	tools/install-packages build run test browser && $(MAKE) all && tests/run tests/browser
