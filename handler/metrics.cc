@@ -102,8 +102,14 @@ Metrics::Metrics(const std::string& path) : slot_(kSlots) {
   // A new file is all zeros; one of another version is begun anew by whoever comes first.
   uint64_t layout = shared_->layout.load();
   if (layout != kLayout && shared_->layout.compare_exchange_strong(layout, kLayout)) {
-    std::memset(static_cast<char*>(memory) + sizeof(uint64_t), 0,
-                sizeof(Shared) - sizeof(uint64_t));
+    const auto zero = [](auto& cells) {
+      for (Cell& cell : cells) cell.store(0);
+    };
+    zero(shared_->requests);
+    zero(shared_->buckets);
+    shared_->duration_us.store(0);
+    zero(shared_->counters);
+    zero(shared_->database_connected);
   }
   for (size_t slot = 0; slot < kSlots && slot_ == kSlots; ++slot) {
     if (file_ < 0 || LockSlot(file_, slot, F_OFD_SETLK)) slot_ = slot;

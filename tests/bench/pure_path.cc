@@ -27,7 +27,8 @@
 
 namespace {
 
-constexpr std::string_view kSecret = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+constexpr std::string_view kSecret =
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 constexpr int64_t kNow = 1'790'000'000;  // Unix time
 
 std::string Base64url(std::string_view bytes) {

@@ -1,5 +1,5 @@
-// Runs a fuzzer's target on files, without libFuzzer: a corpus kept in the repository is a regression
-// test wherever there is a compiler. Directories are walked.
+// Runs a fuzzer's target on files, without libFuzzer: a corpus kept in the repository is a
+// regression test wherever there is a compiler. Directories are walked.
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>

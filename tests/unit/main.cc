@@ -1,3 +1,3 @@
-// The main of the one binary that holds every unit test; `build/unit-tests --help` tells how to run some.
+// The main of the one binary that holds every unit test; `--help` tells how to run some.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <doctest/doctest.h>
