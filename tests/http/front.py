@@ -76,7 +76,9 @@ class Front(Stack):
         for _ in range(5):
             if self.start_nginx():
                 return self
-        raise RuntimeError(f"nginx does not start:\n{self.nginx_error_log()}")
+        log = self.nginx_error_log()
+        self.stop()
+        raise RuntimeError(f"nginx does not start:\n{log}")
 
     def start_nginx(self):
         port = free_port()

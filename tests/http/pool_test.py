@@ -74,7 +74,7 @@ class FailingPool(PoolTestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertTrue(4 < time.monotonic() - began < 7.5, "over KEYS_DEADLINE_MS, and not for ever")
+        self.assertTrue(4 < time.monotonic() - began < 8, "over KEYS_DEADLINE_MS, and not for ever")
         for answer in answers:
             self.check_error(answer, 504, "gateway_timeout")
         self.assertEqual(len(front.requests), 2)
@@ -121,8 +121,10 @@ class AskingAgain(PoolTestCase):
             return ok()
 
         front.peer = peer
-        for _ in range(4):  # whichever worker of nginx has the kept connection
+        for _ in range(100):  # until a worker of nginx that has a kept connection is hit
             self.assertEqual(front.get(token=TOKEN).status, 200)
+            if first:
+                break
         self.assertEqual(len(first), 1)
 
     def test_a_new_connection_that_breaks_is_not_tried_again(self):

@@ -59,7 +59,7 @@ class Site(Stack):
         configuration = pathlib.Path(self.directory, "nginx.conf")
         configuration.write_text(
             f"{user}pid {self.directory}/nginx.pid;\nerror_log {self.directory}/log/nginx-error.log;\n"
-            f"events {{}}\nhttp {{\n{temporary}{replaced(self.http_block, edits)}\n}}\n",
+            f"events {{}}\nhttp {{\naccess_log {self.directory}/log/site.log;\n{temporary}{replaced(self.http_block, edits)}\n}}\n",
             encoding="utf-8",
         )
         self.url, self.status_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
@@ -69,6 +69,7 @@ class Site(Stack):
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
             )
             if done.returncode != 0 or b"[warn]" in done.stderr:
+                shutil.rmtree(self.directory)
                 raise AssertionError(done.stderr.decode())
         return self
 
