@@ -37,7 +37,8 @@ MODE  := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-
 else ifeq ($(VARIANT),fuzz)
 OUT   := build/fuzz
 CXX   := clang++
-MODE  := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+MODE  := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+         -fno-sanitize-recover=all -fsanitize-ignorelist=tests/fuzz/ubsan.ignore
 else
 $(error unknown VARIANT '$(VARIANT)': release, sanitize, clang or fuzz)
 endif
