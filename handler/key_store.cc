@@ -83,7 +83,7 @@ class BinaryReader {
     if (dimensions != 1 || length < 0) return Bad<size_t>();
     for (int32_t i = 0; i < length; ++i) {
       const auto size = Take(bytes);
-      if (size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<size_t>();
+      if (!good_ || size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<size_t>();
       texts.push_back(bytes.substr(0, static_cast<size_t>(size)));
       bytes.remove_prefix(static_cast<size_t>(size));
     }

@@ -1,0 +1,61 @@
+#include "handler/database_targets.h"
+
+#include <doctest/doctest.h>
+#include <libpq-fe.h>
+
+#include <memory>
+#include <stdexcept>
+
+namespace keys {
+namespace {
+
+TEST_CASE("each host of the list is a target of its own") {
+  const struct {
+    const char* url;
+    std::vector<std::pair<std::string, std::string>> hosts;  // and ports
+  } rows[] = {
+      {"host=/nowhere/a dbname=x", {{"/nowhere/a", "5432"}}},
+      {"postgresql://u@/x?host=/nowhere/a&port=7", {{"/nowhere/a", "7"}}},
+      {"host=/nowhere/a,/nowhere/b port=1,2", {{"/nowhere/a", "1"}, {"/nowhere/b", "2"}}},
+      {"host=/nowhere/a,/nowhere/b port=9", {{"/nowhere/a", "9"}, {"/nowhere/b", "9"}}},
+      {"postgresql://u@127.0.0.1:1,127.0.0.2:2/x", {{"127.0.0.1", "1"}, {"127.0.0.2", "2"}}},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.url);
+    const DatabaseTargets targets(row.url);
+    REQUIRE(targets.hosts() == row.hosts.size());
+    for (size_t i = 0; i < row.hosts.size(); ++i) {
+      const std::unique_ptr<PGconn, decltype(&PQfinish)> connection(targets.StartConnecting(i),
+                                                                    &PQfinish);
+      REQUIRE(connection);
+      CHECK(row.hosts[i].first == PQhost(connection.get()));
+      CHECK(row.hosts[i].second == PQport(connection.get()));
+    }
+  }
+}
+
+TEST_CASE("what libpq cannot parse is refused with its reason, without a password") {
+  for (const char* const url :
+       {"postgresql://u:hunter2@[::1/x", "host=a nonsense=hunter2", "host"}) {
+    CAPTURE(url);
+    try {
+      const DatabaseTargets targets(url);
+      FAIL_CHECK("accepted");
+    } catch (const std::runtime_error& error) {
+      const std::string what = error.what();
+      CHECK(what.starts_with("KEYS_DATABASE_URL: "));
+      CHECK(what.size() > 20);
+      CHECK(what.find("\n") == std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a message becomes one line") {
+  CHECK(OneLine(nullptr).empty());
+  CHECK(OneLine("") == "");
+  CHECK(OneLine("one\n") == "one");
+  CHECK(OneLine("one\n\ttwo\n\n") == "one \ttwo");
+}
+
+}  // namespace
+}  // namespace keys
