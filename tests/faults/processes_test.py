@@ -118,11 +118,14 @@ class Processes(unittest.TestCase):
 
     def test_sigterm_ends_within_its_bound_whatever_the_peers_do(self):
         victims = stack.worker_pids()
+        before = descriptors(victims)
         with contextlib.ExitStack() as exits:
             silent = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
             half = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
             for peer in half:
                 peer.send(request(person.token)[:40])
+            # One that waits in the backlog is the successor's.
+            stack.wait_until(lambda: descriptors(victims) >= before + 12, what="12 connections")
             began = time.monotonic()
             for pid in victims:
                 os.kill(pid, signal.SIGTERM)
@@ -175,6 +178,10 @@ class Processes(unittest.TestCase):
 def is_backend(pid):
     with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
         return bool(re.search(r"postgres: .*keys_runtime", file.read()))
+
+
+def descriptors(pids):
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
 def resume(pid):
