@@ -22,7 +22,8 @@ VARIANT ?= clang
 endif
 VARIANT ?= release
 
-HARDEN    := -fstack-protector-strong -fstack-clash-protection -fcf-protection
+HARDEN    := -fstack-protector-strong -fstack-clash-protection \
+             $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
 LINK_SAFE := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 ifeq ($(VARIANT),release)
 OUT   := build
