@@ -56,7 +56,8 @@ struct LoadedKeys;
 
 class JwkSet {
  public:
-  // Either text may be absent. Never throws for what the texts say.
+  // Either text may be absent. Never throws for what the texts say; std::runtime_error when OpenSSL
+  // fails us.
   static LoadedKeys Load(std::optional<std::string_view> jwk_set,
                          std::optional<std::string_view> secret);
 

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <iterator>
 #include <optional>
+#include <stdexcept>
 #include <utility>
 #include <variant>
 
@@ -83,7 +84,12 @@ LoadedKeys LoadFiles(const KeyFilePaths& paths) {
   const std::optional<std::string> secret_text = read(paths.secret, kMaxSecretLength);
   if (secret_text) secret = WithoutNewline(*secret_text);
 
-  LoadedKeys loaded = JwkSet::Load(jwk_set, secret);
+  LoadedKeys loaded;
+  try {
+    loaded = JwkSet::Load(jwk_set, secret);
+  } catch (const std::runtime_error& fault) {  // OpenSSL's; the keys in use can stay
+    loaded.problems.emplace_back(fault.what());
+  }
   if (!unreadable.empty()) {
     loaded.set.reset();
     loaded.problems.insert(loaded.problems.begin(), std::move_iterator(unreadable.begin()),
