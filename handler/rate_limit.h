@@ -48,7 +48,7 @@ void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers)
 // raised limit or a changed tier is looked at again within 60 s.
 class OverLimit {
  public:
-  explicit OverLimit(size_t capacity = 8192) : users_(capacity) {}
+  explicit OverLimit(size_t capacity = 4096) : users_(capacity) {}
 
   // What a user who is over is told `now`; nullopt: ask the database.
   std::optional<Quota> Find(const Uuid& user, std::chrono::steady_clock::time_point now);

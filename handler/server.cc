@@ -1,5 +1,6 @@
 #include "handler/server.h"
 
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -153,6 +154,8 @@ class Server {
     metrics_.SetDatabaseConnected(database_.connected());
     metrics_.Add(Counter::kDatabaseReconnects, database_.reconnects() - reconnects_);
     reconnects_ = database_.reconnects();
+    if (was_long_) malloc_trim(0);  // a long list's memory goes back to the system
+    was_long_ = false;
   }
 
   void OnRequest(Ticket ticket, const Request& request) {
@@ -199,6 +202,7 @@ class Server {
     if (cgi_response_.capacity() > FastCgi::kMostWrittenAtOnce * 4) {
       cgi_response_ = {};
       response_.body = {};
+      was_long_ = true;
     }
   }
 
@@ -239,6 +243,7 @@ class Server {
   Response response_;
   std::string cgi_response_;
   int64_t reconnects_ = 0;
+  bool was_long_ = false;  // an answer since the last tick
   bool draining_ = false;
   Clock::time_point drained_by_{};
 };

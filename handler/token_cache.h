@@ -28,7 +28,7 @@ namespace keys {
 
 class TokenCache {
  public:
-  explicit TokenCache(TokenPolicy policy, size_t capacity = 16384);
+  explicit TokenCache(TokenPolicy policy, size_t capacity = 8192);
   ~TokenCache();
 
   // As VerifyToken. `hit`, where given, tells whether the signature was remembered.
