@@ -75,6 +75,9 @@ else
 say = :
 endif
 
+# Two stacks that are started at once in one tree build one after the other.
+LOCKED := flock Makefile
+
 # What tools/stack, tools/install and tests/run take from here.
 export STACK PORT WORKERS VARIANT OUT PREFIX DESTDIR
 export HANDLER_PROGRAM := $(OUT)/keys-fcgi
@@ -92,10 +95,10 @@ binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(OUT)/pure-path $(REPLAYS) ## buil
 ## Running
 
 run: ## install what is missing, build, and run a local stack until Ctrl-C (STACK=, PORT=, WORKERS=)
-	tools/install-packages build run && $(MAKE) all && exec tools/stack run
+	tools/install-packages build run && $(LOCKED) $(MAKE) all && exec tools/stack run
 
 up: ## the same in the background; $STACK/env then tells a shell where it is
-	tools/install-packages build run && $(MAKE) all && tools/stack up
+	tools/install-packages build run && $(LOCKED) $(MAKE) all && tools/stack up
 
 down: ## stop the stack that `make up` or `make run` started; its data stays for the next start
 	tools/stack down
@@ -103,26 +106,26 @@ down: ## stop the stack that `make up` or `make run` started; its data stays for
 ## Testing
 
 test: ## every test; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
-	tools/install-packages build run test && $(MAKE) binaries && tests/run
+	tools/install-packages build run test && $(LOCKED) $(MAKE) binaries && tests/run
 
 test-unit: ## the unit tests alone
-	tools/install-packages build && $(MAKE) $(OUT)/unit-tests && tests/run unit
+	tools/install-packages build && $(LOCKED) $(MAKE) $(OUT)/unit-tests && tests/run unit
 
 test-faults: ## the fault tests alone: databases, processes and clients that fail
-	tools/install-packages build run test && $(MAKE) all && tests/run tests/faults
+	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/faults
 
 test-tls: ## the TLS scan alone
-	tools/install-packages build run test && $(MAKE) all && tests/run tests/http/tls_test.py
+	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/http/tls_test.py
 
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
-	tools/install-packages build run test browser && $(MAKE) all && tests/run tests/browser
+	tools/install-packages build run test browser && $(LOCKED) $(MAKE) all && tests/run tests/browser
 
 bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BENCH=--help)
-	tools/install-packages build run bench && $(MAKE) all $(OUT)/pure-path && tools/bench $(BENCH)
+	tools/install-packages build run bench && $(LOCKED) $(MAKE) all $(OUT)/pure-path && tools/bench $(BENCH)
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	tools/install-packages build fuzz
-	$(MAKE) VARIANT=fuzz $(FUZZERS:tests/fuzz/%.cc=build/fuzz/%)
+	$(LOCKED) $(MAKE) VARIANT=fuzz $(FUZZERS:tests/fuzz/%.cc=build/fuzz/%)
 	set -e; for name in $(basename $(notdir $(FUZZERS))); do \
 	  echo "== $$name"; mkdir -p build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
 	  build/fuzz/$$name -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=1 -timeout=10 \
