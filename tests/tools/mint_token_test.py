@@ -1,0 +1,89 @@
+#!/usr/bin/python3
+"""tools/mint-token: tokens as Supabase issues them, each part changeable."""
+
+import base64
+import json
+import time
+import unittest
+
+from tests.stack import DEMO_USER, Stack
+
+OTHER_USER = "00000002-0000-4000-8000-000000000002"
+
+
+def setUpModule():
+    global stack
+    stack = unittest.enterModuleContext(Stack(workers=1))
+
+
+def part(token, index):
+    text = token.split(".")[index]
+    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+
+class MintTokenTest(unittest.TestCase):
+    def test_a_token_of_each_algorithm_opens_the_door(self):
+        for alg in ("HS256", "ES256", "RS256", "EdDSA"):
+            with self.subTest(alg):
+                token = stack.mint("--alg", alg)
+                self.assertEqual(part(token, 0)["alg"], alg)
+                self.assertEqual(stack.get(token=token).status, 200)
+
+    def test_the_claims_are_those_of_an_access_token(self):
+        token = stack.mint()
+        claims = part(token, 1)
+        self.assertEqual(claims["sub"], DEMO_USER)
+        self.assertEqual(claims["session_id"], "5e550000-0000-4000-8000-000000000001")
+        self.assertEqual((claims["aud"], claims["role"], claims["aal"]), ("authenticated",) * 2 + ("aal1",))
+        self.assertEqual(claims["iss"], stack.env["KEYS_JWT_ISSUER"])
+        self.assertAlmostEqual(claims["exp"], time.time() + 3600, delta=10)
+        self.assertLess(abs(len(token) - 900), 100, "about as long as a real one")
+
+    def test_a_user_brings_the_demo_session_along(self):
+        self.assertEqual(part(stack.mint("--user", OTHER_USER), 1)["session_id"], "5e550000" + OTHER_USER[8:])
+
+    def test_claims_and_header_can_be_changed_and_left_out(self):
+        token = stack.mint(
+            "--claim", 'aud=["a","b"]', "--claim", "exp=1.5", "--without", "role", "--header", 'crit=["x"]', "--kid", "k"
+        )
+        self.assertEqual((part(token, 1)["aud"], part(token, 1)["exp"]), (["a", "b"], 1.5))
+        self.assertNotIn("role", part(token, 1))
+        self.assertEqual((part(token, 0)["crit"], part(token, 0)["kid"]), (["x"], "k"))
+        self.assertNotIn("kid", part(stack.mint("--alg", "ES256", "--no-kid"), 0))
+
+    def test_an_expired_one_was_issued_before_it_expired(self):
+        claims = part(stack.mint("--expires-in", "-60"), 1)
+        self.assertAlmostEqual(claims["exp"], time.time() - 60, delta=10)
+        self.assertLess(claims["iat"], claims["exp"])
+
+    def test_many_tokens_differ_and_all_are_good(self):
+        tokens = stack.mint("--count", "2000").split("\n")
+        self.assertEqual(len(set(tokens)), 2000)
+        self.assertEqual(stack.get(token=tokens[1999]).status, 200)
+
+    def test_pairs_on_stdin_get_a_token_each(self):
+        pairs = f"{OTHER_USER},{DEMO_USER}\n{DEMO_USER}\n"
+        tokens = stack.run("tools/mint-token", "--pairs", input=pairs).stdout.split()
+        named = [(part(token, 1)["sub"], part(token, 1)["session_id"]) for token in tokens]
+        self.assertEqual(named, [(OTHER_USER, DEMO_USER), (DEMO_USER, "5e550000" + DEMO_USER[8:])])
+
+    def test_mistakes_are_named(self):
+        for arguments, status, words in (
+            (["--alg", "none"], 2, "invalid choice: 'none'"),
+            (["--claim", "exp"], 2, "takes NAME=JSON"),
+            (["--claim", "aud=x"], 2, "not JSON"),
+            (["--alg", "ES256", "--key", "/nonexistent"], 1, "cannot read the private key"),
+        ):
+            with self.subTest(arguments):
+                done = stack.run("tools/mint-token", *arguments, check=False)
+                self.assertEqual(done.returncode, status)
+                self.assertIn(words, done.stderr)
+
+    def test_without_a_stack_it_says_how_to_start_one(self):
+        done = stack.run("tools/mint-token", check=False, env={"STACK": "/nonexistent"})
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertIn("make up", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
