@@ -56,11 +56,12 @@ class Descriptors(unittest.TestCase):
         rich = Person(stack, tier="pro", keys=400)
         with Handler(stack) as handler:
             handler.await_good(person.token)
-            used = len(os.listdir(f"/proc/{handler.process.pid}/fd"))
             peer = Peer(handler.socket)
             peer.send(request(person.token))
             self.assertEqual(peer.answer()[0], 200)
-            limit = (used + 1, used + 1)
+            descriptors = {int(fd) for fd in os.listdir(f"/proc/{handler.process.pid}/fd")}
+            lowest_free = min(set(range(len(descriptors) + 1)) - descriptors)
+            limit = (lowest_free, lowest_free)
             resource.prlimit(handler.process.pid, resource.RLIMIT_NOFILE, limit)
             peer.send(request(rich.token))
             with self.assertRaises(Closed):
