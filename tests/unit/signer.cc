@@ -81,7 +81,8 @@ std::string Sha256(std::string_view input) {
 }
 
 const Signer& Signer::Of(Algorithm algorithm, int number) {
-  static std::map<std::pair<Algorithm, int>, Signer> made;
+  // Never destroyed: OpenSSL may be gone by then.
+  static auto& made = *new std::map<std::pair<Algorithm, int>, Signer>;
   const auto found = made.find({algorithm, number});
   if (found != made.end()) return found->second;
   return made.emplace(std::pair(algorithm, number), Signer(algorithm)).first->second;
