@@ -1,4 +1,5 @@
--- The tables of the service. Can be applied again: it creates what is missing and never drops.
+-- The tables of the service. Can be applied again: it creates tables that are missing and never drops. A column
+-- that comes later is an ALTER TABLE … ADD COLUMN IF NOT EXISTS behind its table.
 BEGIN;
 SET LOCAL client_min_messages = warning;  -- "already exists, skipping" is no news
 
