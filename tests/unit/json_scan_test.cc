@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <memory>
 #include <string>
 
 namespace keys {
@@ -114,10 +115,32 @@ TEST_CASE("what is not strict JSON is refused") {
 
 TEST_CASE("invalid UTF-8 is refused in names and in values") {
   CHECK(Accepted("{\"\xc3\xa9\":\"\xf0\x9f\x98\x80\"}"));
-  for (const std::string bad : {"\xff", "\x80", "\xc3", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80",
-                                "\xf4\x90\x80\x80", "\xf8\x88\x80\x80\x80", "\xe2\x82"}) {
+  // The first and the last character of each length, and those around the surrogates.
+  for (const std::string good :
+       {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+        "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
+    CHECK(Accepted("[\"" + good + "\"]"));
+    CHECK(Accepted("[\"" + std::string(13, 'a') + good + std::string(9, 'b') + "\"]"));
+  }
+  for (const std::string bad :
+       {"\xff", "\x80", "\xbf", "\xc3", "\xc0\xaf", "\xc1\xbf", "\xe0\x80\xaf", "\xe0\x9f\xbf",
+        "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80",
+        "\xf8\x88\x80\x80\x80", "\xe2\x82", "\xf0\x9f\x98", "\xf0\x9f\x98\xc0", "\xc3\xa9\xa9"}) {
+    CHECK_FALSE(Accepted("[\"" + std::string(11, 'a') + bad + std::string(11, 'b') + "\"]"));
     CHECK_FALSE(Accepted("{\"a\":\"" + bad + "\"}"));
     CHECK_FALSE(Accepted("{\"" + bad + "\":\"a\"}"));
+  }
+}
+
+// RapidJSON 1.1.0's own validation takes the whole sequence that a first byte announces, past the
+// end.
+TEST_CASE("a text that ends within a UTF-8 sequence is not read beyond its end") {
+  Writer writer;
+  for (const std::string text :
+       {"[\"\xf0", "[\"\xf0\x9f\x98", "[\"\xe2", "[\"\xc3", "\xf0", "{\"\xf4\x8f"}) {
+    const auto exact = std::make_unique<char[]>(text.size() + 1);  // for AddressSanitizer to guard
+    text.copy(exact.get(), text.size());
+    CHECK_FALSE(ScanJson(exact.get(), text.size(), 1, writer));
   }
 }
 
