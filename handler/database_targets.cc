@@ -39,6 +39,22 @@ std::string OneLine(const char* message) {
   return line;
 }
 
+// "… failed: FATAL:  28P01: password authentication failed …"
+std::string_view SqlStateIn(std::string_view message) {
+  constexpr std::string_view kMark = ":  ";
+  constexpr size_t kLength = 5;
+  for (size_t at = message.find(kMark); at != std::string_view::npos;
+       at = message.find(kMark, at + 1)) {
+    const std::string_view state = message.substr(at + kMark.size(), kLength);
+    const auto is_part = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); };
+    if (state.size() == kLength && std::all_of(state.begin(), state.end(), is_part) &&
+        message.substr(at + kMark.size() + kLength).starts_with(": ")) {
+      return state;
+    }
+  }
+  return {};
+}
+
 DatabaseTargets::DatabaseTargets(const std::string& url) {
   char* error = nullptr;
   const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> parsed(
@@ -85,19 +101,18 @@ PGconn* DatabaseTargets::StartConnecting(size_t host) const {
   values.push_back(nullptr);
   PGconn* const connection = PQconnectStartParams(names.data(), values.data(), 0);
   PQsetNoticeReceiver(connection, &LogNotice, nullptr);
+  PQsetErrorVerbosity(connection, PQERRORS_VERBOSE);
   return connection;
 }
 
 std::string CheckDatabase(const std::string& url, const std::string& sql) {
-  constexpr Oid kUuidType = 2950;
   const char* const names[] = {"dbname", "connect_timeout", nullptr};
   const char* const values[] = {url.c_str(), "3", nullptr};
   const std::unique_ptr<PGconn, decltype(&PQfinish)> connection(PQconnectdbParams(names, values, 1),
                                                                 &PQfinish);
   if (PQstatus(connection.get()) != CONNECTION_OK) return OneLine(PQerrorMessage(connection.get()));
-  const Oid types[] = {kUuidType, kUuidType};
   const std::unique_ptr<PGresult, decltype(&PQclear)> result(
-      PQprepare(connection.get(), "", sql.c_str(), 2, types), &PQclear);
+      PQprepare(connection.get(), "", sql.c_str(), 0, nullptr), &PQclear);
   if (PQresultStatus(result.get()) == PGRES_COMMAND_OK) return {};
   return OneLine(PQresultErrorMessage(result.get()));
 }

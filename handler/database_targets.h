@@ -30,12 +30,15 @@ class DatabaseTargets {
   std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
 };
 
-// Connects in the foreground, prepares `sql` (two uuid parameters), and says what is wrong; empty:
-// nothing. For --check.
+// Connects in the foreground, prepares `sql`, and says what is wrong; empty: nothing. For --check.
 std::string CheckDatabase(const std::string& url, const std::string& sql);
 
 // libpq's message without its line ends.
 std::string OneLine(const char* message);
+
+// The SQLSTATE in a message of a failed attempt to connect, which StartConnecting asks for: libpq
+// has no other way to tell. Empty when there is none: the server did not get to speak.
+std::string_view SqlStateIn(std::string_view message);
 
 }  // namespace keys
 

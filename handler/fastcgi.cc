@@ -20,11 +20,13 @@ namespace keys {
 
 struct FastCgi::Connection {
   int fd = -1;
-  uint32_t serial = 0;  // tells this connection's requests from an earlier one's on the same fd
+  uint32_t serial = 0;  // tells this connection from an earlier one on the same fd
   State state = State::kIdle;
-  Clock::time_point since{};  // of the state
-  bool used = false;          // a request has come over it
-  bool close_after = false;   // the peer does not keep the connection
+  Clock::time_point since{};        // of the state; kSending: of the last progress
+  Clock::time_point answered_at{};  // kSending
+  bool used = false;                // a request has come over it
+  bool close_after = false;         // the peer does not keep the connection
+  Ticket tag() const { return Ticket{serial} << 32 | static_cast<uint32_t>(fd); }
   FCGX_Request request{};
   int memory_file = -1;
   off_t sent = 0;
@@ -92,13 +94,14 @@ void FastCgi::Accept(Clock::time_point now) {
   if (!by_fd_[place]) by_fd_[place] = std::make_unique<Connection>();
   Connection& connection = *by_fd_[place];
   connection.fd = fd;
-  connection.serial = ++last_serial_;
+  if (++last_serial_ == 0) ++last_serial_;
+  connection.serial = last_serial_;
   connection.state = State::kIdle;
   connection.since = now;
   connection.used = false;
   FCGX_InitRequest(&connection.request, -1, 0);
   ++connections_;
-  epoll_event event{.events = kConnectionEvents, .data = {.u64 = place}};
+  epoll_event event{.events = kConnectionEvents, .data = {.u64 = connection.tag()}};
   epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
   if (connections_ >= most_connections_) {
     Log(Level::kWarning, "accept_paused", {{"reason", "as many connections as descriptors allow"}});
@@ -106,29 +109,39 @@ void FastCgi::Accept(Clock::time_point now) {
   }
 }
 
-FastCgi::Connection* FastCgi::Find(uint64_t fd) {
+FastCgi::Connection* FastCgi::Find(Ticket tag) {
+  const uint64_t fd = tag & 0xFFFFFFFF;
   if (fd >= by_fd_.size() || !by_fd_[fd] || by_fd_[fd]->fd < 0) return nullptr;
-  return by_fd_[fd].get();
+  return by_fd_[fd]->tag() == tag ? by_fd_[fd].get() : nullptr;
 }
 
 void FastCgi::OnEvent(uint64_t tag, uint32_t events, Clock::time_point now) {
   Connection* const connection = Find(tag);
   if (connection == nullptr) return;  // closed earlier in this turn
+  const bool is_gone = (events & (EPOLLHUP | EPOLLERR)) != 0;
   switch (connection->state) {
     case State::kIdle:
     case State::kReading:
-      Read(*connection, now);
+      // Nobody waits for the answer to what a peer sent before it left.
+      if (is_gone) {
+        char byte = 0;
+        const bool had_sent = recv(connection->fd, &byte, 1, MSG_PEEK) == 1;
+        if (had_sent) metrics_.Add(Counter::kClientsGone);
+        Close(*connection);
+      } else {
+        Read(*connection, now);
+      }
       break;
     case State::kAnswering:
       // Anything but its going is a second request before the first is answered: not ours to read.
-      if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+      if (is_gone) {
         metrics_.Add(Counter::kClientsGone);
-        events_.gone(Ticket{connection->serial} << 32 | tag);
+        events_.gone(tag);
         Close(*connection);
       }
       break;
     case State::kSending:
-      if ((events & (EPOLLHUP | EPOLLERR)) != 0) {
+      if (is_gone) {
         Close(*connection);
       } else {
         Continue(*connection, now);
@@ -191,13 +204,12 @@ void FastCgi::Serve(Connection& connection, Clock::time_point now) {
       .has_api_key = !Parameter(fcgi, "KEYS_API_KEY_SIGN").empty(),
       .status_page = Parameter(fcgi, "KEYS_STATUS_PAGE"),
   };
-  events_.request(Ticket{connection.serial} << 32 | static_cast<uint64_t>(connection.fd), request);
+  events_.request(connection.tag(), request);
 }
 
 void FastCgi::Respond(Ticket ticket, std::string_view cgi_response, Clock::time_point now) {
-  Connection* const connection = Find(ticket & 0xFFFFFFFF);
-  if (connection == nullptr || connection->serial != ticket >> 32) return;
-  if (connection->state != State::kAnswering) return;
+  Connection* const connection = Find(ticket);
+  if (connection == nullptr || connection->state != State::kAnswering) return;
   FCGX_Request& fcgi = connection->request;
   if (cgi_response.size() > kMostWrittenAtOnce) {
     connection->memory_file = memfd_create("keys-fcgi response", MFD_CLOEXEC);
@@ -214,7 +226,7 @@ void FastCgi::Respond(Ticket ticket, std::string_view cgi_response, Clock::time_
   fcgi.ipcFd = -1;
   if (connection->memory_file >= 0 && good) {
     connection->state = State::kSending;
-    connection->since = now;
+    connection->since = connection->answered_at = now;
     connection->sent = 0;
     Continue(*connection, now);
     return;
@@ -237,11 +249,13 @@ void FastCgi::Continue(Connection& connection, Clock::time_point now) {
   while (connection.sent < size) {
     const ssize_t count = sendfile(connection.fd, connection.memory_file, &connection.sent,
                                    static_cast<size_t>(size - connection.sent));
-    if (count > 0) continue;
+    if (count > 0) {
+      connection.since = now;
+      continue;
+    }
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) {
-      epoll_event event{.events = kConnectionEvents | EPOLLOUT,
-                        .data = {.u64 = static_cast<uint64_t>(connection.fd)}};
+      epoll_event event{.events = kConnectionEvents | EPOLLOUT, .data = {.u64 = connection.tag()}};
       epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event);
       return;
     }
@@ -250,8 +264,7 @@ void FastCgi::Continue(Connection& connection, Clock::time_point now) {
   }
   close(connection.memory_file);
   connection.memory_file = -1;
-  epoll_event event{.events = kConnectionEvents,
-                    .data = {.u64 = static_cast<uint64_t>(connection.fd)}};
+  epoll_event event{.events = kConnectionEvents, .data = {.u64 = connection.tag()}};
   epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event);
   Finish(connection, true, now);
 }
@@ -276,13 +289,21 @@ void FastCgi::Close(Connection& connection) {
   --connections_;
 }
 
+bool FastCgi::is_sending() const {
+  return std::any_of(by_fd_.begin(), by_fd_.end(), [](const auto& place) {
+    return place && place->fd >= 0 && place->state == State::kSending;
+  });
+}
+
 void FastCgi::OnTime(Clock::time_point now) {
   for (const auto& place : by_fd_) {
     if (!place || place->fd < 0) continue;
     const Clock::duration spent = now - place->since;
-    const bool too_long = (place->state == State::kIdle && spent > kIdleTimeout) ||
-                          (place->state == State::kReading && spent > kRequestTimeout) ||
-                          (place->state == State::kSending && spent > kAnswerTimeout);
+    const bool too_long =
+        (place->state == State::kIdle && spent > kIdleTimeout) ||
+        (place->state == State::kReading && spent > kRequestTimeout) ||
+        (place->state == State::kSending &&
+         (spent > kAnswerTimeout || now - place->answered_at > kWholeAnswerTimeout));
     if (!too_long) continue;
     if (place->state != State::kIdle) {
       Log(Level::kWarning, "fastcgi_timeout",

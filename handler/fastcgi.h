@@ -10,8 +10,8 @@
 // libfcgi into a memory file and leaves from there as the peer takes it.
 //
 // One request at a time on a connection. A peer that breaks the protocol, is silent in the middle
-// of a request for kRequestTimeout, does not take its answer within kAnswerTimeout, or leaves a
-// connection unused for kIdleTimeout is disconnected.
+// of a request for kRequestTimeout, takes nothing of its answer for kAnswerTimeout or not all of it
+// within kWholeAnswerTimeout, or leaves a connection unused for kIdleTimeout is disconnected.
 //
 // Errors: none are thrown. Thread rule: one thread; one FastCgi a process (libfcgi has globals).
 #ifndef HANDLER_FASTCGI_H_
@@ -37,6 +37,7 @@ class FastCgi {
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::seconds kRequestTimeout{5};
   static constexpr std::chrono::seconds kAnswerTimeout{30};
+  static constexpr std::chrono::seconds kWholeAnswerTimeout{300};
   static constexpr std::chrono::seconds kIdleTimeout{75};  // over nginx's keepalive_timeout, 60 s
   static constexpr size_t kMostWrittenAtOnce = 64 * 1024;
 
@@ -48,8 +49,8 @@ class FastCgi {
   };
 
   // Takes `listener`, a listening socket, and makes it non-blocking for all who share it. Events
-  // are registered with `epoll` under tags below 2^32, `listener_tag` or the connection's own
-  // number.
+  // are registered with `epoll` under `listener_tag` or, at 2^32 and above, a connection's own tag:
+  // the ticket of its requests.
   FastCgi(int listener, int epoll, uint64_t listener_tag, Events events, Metrics& metrics);
   ~FastCgi();
   FastCgi(const FastCgi&) = delete;
@@ -68,6 +69,7 @@ class FastCgi {
   // No new connections or requests from now on; requests that have come are still answered.
   void Drain(Clock::time_point now);
   size_t connections() const { return connections_; }
+  bool is_sending() const;  // a long answer, which its peer has not taken yet
 
  private:
   enum class State {
@@ -77,7 +79,7 @@ class FastCgi {
     kSending,    // a long answer leaves from the memory file
   };
   struct Connection;
-  Connection* Find(uint64_t fd);
+  Connection* Find(Ticket tag);
   void Read(Connection& connection, Clock::time_point now);
   void Serve(Connection& connection, Clock::time_point now);
   void Finish(Connection& connection, bool good, Clock::time_point now);
@@ -93,7 +95,7 @@ class FastCgi {
   size_t most_connections_;
   std::vector<std::unique_ptr<Connection>> by_fd_;
   size_t connections_ = 0;
-  uint32_t last_serial_ = 0;
+  uint32_t last_serial_ = 0;  // 0 names no connection
   bool accepting_ = false;
   bool draining_ = false;
   std::vector<char> peeked_;

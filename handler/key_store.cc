@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <tuple>
 
 #include "list_keys_sql.h"
 
@@ -11,6 +10,7 @@ namespace {
 
 // The columns of sql/list_keys.sql, in its order.
 enum Column {
+  kUser,
   kAdmitted,
   kMinuteLimit,
   kMinuteCount,
@@ -19,91 +19,97 @@ enum Column {
   kDayCount,
   kDayEnds,
   kNow,
-  kId,
-  kKeyPrefix,
-  kName,
-  kTier,
-  kScopes,
-  kRequestsPerMinute,
-  kRequestsPerDay,
-  kTotalRequests,
-  kLastUsedAt,
-  kCreatedAt,
-  kExpiresAt,
-  kRevokedAt,
+  kKeys,
   kColumns
 };
+constexpr int32_t kFieldsOfAKey = 12;  // of a ROW in the array kKeys; ReadKey has their order
 
 // Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. A length
 // that is not the type's makes the whole reading bad.
 class BinaryReader {
  public:
-  explicit BinaryReader(const Rows& rows) : rows_(rows) {}
-
   bool good() const { return good_; }
 
   template <typename Integer>
-  Integer Number(int row, int column) {
-    const std::string_view bytes = rows_.Bytes(row, column);
-    if (bytes.size() != sizeof(Integer)) return Bad<Integer>();
-    return FromBigEndian<Integer>(bytes);
+  Integer Number(std::string_view value) {
+    if (value.size() != sizeof(Integer)) return Bad<Integer>();
+    uint64_t number = 0;
+    for (const char byte : value) number = number << 8 | static_cast<unsigned char>(byte);
+    return static_cast<Integer>(number);
   }
 
-  bool Boolean(int row, int column) { return Number<uint8_t>(row, column) != 0; }
+  bool Boolean(std::string_view value) { return Number<uint8_t>(value) != 0; }
 
-  DatabaseTime Time(int row, int column) {
+  DatabaseTime Time(std::string_view value) {
     // timestamptz: microseconds since 2000-01-01.
     constexpr DatabaseTime kEpoch = std::chrono::sys_days(std::chrono::January / 1 / 2000);
-    return kEpoch + std::chrono::microseconds(Number<int64_t>(row, column));
+    return kEpoch + std::chrono::microseconds(Number<int64_t>(value));
   }
 
-  std::optional<DatabaseTime> OptionalTime(int row, int column) {
-    if (rows_.IsNull(row, column)) return std::nullopt;
-    return Time(row, column);
+  std::optional<DatabaseTime> OptionalTime(const std::optional<std::string_view>& value) {
+    if (!value) return std::nullopt;
+    return Time(*value);
   }
 
-  Uuid Identifier(int row, int column) {
-    const std::string_view bytes = rows_.Bytes(row, column);
+  Uuid Identifier(std::string_view value) {
     Uuid uuid;
-    if (bytes.size() != uuid.bytes.size()) return Bad<Uuid>();
-    std::memcpy(uuid.bytes.data(), bytes.data(), bytes.size());
+    if (value.size() != uuid.bytes.size()) return Bad<Uuid>();
+    std::memcpy(uuid.bytes.data(), value.data(), value.size());
     return uuid;
   }
 
-  // text[]: dimensions, has-null flag, element type, then per dimension length and lower bound,
-  // then each element's length and bytes.
-  size_t Texts(int row, int column, std::vector<std::string_view>& texts) {
-    std::string_view bytes = rows_.Bytes(row, column);
+  // What follows takes its part off the front of `bytes`.
+
+  // An array's dimensions, has-null flag, element type, the dimension's length and lower bound. The
+  // number of its elements, each an Element; End() behind the last.
+  int32_t Array(std::string_view& bytes) {
     const auto dimensions = Take(bytes);
     Take(bytes);
     Take(bytes);
     if (dimensions == 0) return 0;
     const auto length = Take(bytes);
     Take(bytes);
-    if (dimensions != 1 || length < 0) return Bad<size_t>();
-    for (int32_t i = 0; i < length; ++i) {
-      const auto size = Take(bytes);
-      if (!good_ || size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<size_t>();
-      texts.push_back(bytes.substr(0, static_cast<size_t>(size)));
-      bytes.remove_prefix(static_cast<size_t>(size));
-    }
-    return static_cast<size_t>(length);
+    return dimensions == 1 && length >= 0 ? length : Bad<int32_t>();
   }
+
+  std::string_view Element(std::string_view& bytes) {
+    const auto value = Value(bytes);
+    return value ? *value : Bad<std::string_view>();
+  }
+
+  // A record's number of fields, each an Optional- or RequiredField; End() behind the last.
+  int32_t Record(std::string_view& bytes) { return Take(bytes); }
+
+  std::optional<std::string_view> OptionalField(std::string_view& bytes) {
+    Take(bytes);  // its type
+    return Value(bytes);
+  }
+
+  std::string_view RequiredField(std::string_view& bytes) {
+    Take(bytes);
+    return Element(bytes);
+  }
+
+  void End(std::string_view bytes) {
+    if (!bytes.empty()) Refuse();
+  }
+
+  void Refuse() { good_ = false; }
 
  private:
-  template <typename Integer>
-  static Integer FromBigEndian(std::string_view bytes) {
-    uint64_t value = 0;
-    for (size_t i = 0; i < sizeof(Integer); ++i) {
-      value = value << 8 | static_cast<unsigned char>(bytes[i]);
-    }
-    return static_cast<Integer>(value);
+  int32_t Take(std::string_view& bytes) {
+    const auto number = Number<int32_t>(bytes.substr(0, sizeof(int32_t)));
+    bytes.remove_prefix(std::min(bytes.size(), sizeof(int32_t)));
+    return number;
   }
 
-  int32_t Take(std::string_view& bytes) {
-    if (bytes.size() < sizeof(int32_t)) return Bad<int32_t>();
-    const auto value = FromBigEndian<int32_t>(bytes);
-    bytes.remove_prefix(sizeof(int32_t));
+  // A value behind its length; -1: null.
+  std::optional<std::string_view> Value(std::string_view& bytes) {
+    const auto size = Take(bytes);
+    if (size == -1) return std::nullopt;
+    if (size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<std::string_view>();
+    const std::string_view value = bytes.substr(0, static_cast<size_t>(size));
+    bytes.remove_prefix(value.size());
     return value;
   }
 
@@ -113,9 +119,34 @@ class BinaryReader {
     return T{};
   }
 
-  const Rows& rows_;
   bool good_ = true;
 };
+
+void ReadKey(BinaryReader& reader, std::string_view bytes, KeyList& list) {
+  if (reader.Record(bytes) != kFieldsOfAKey) return reader.Refuse();
+  ApiKey& key = list.keys.emplace_back();
+  key.id = reader.Identifier(reader.RequiredField(bytes));
+  key.key_prefix = reader.RequiredField(bytes);
+  key.name = reader.RequiredField(bytes);
+  key.tier = reader.RequiredField(bytes);
+  std::string_view scopes = reader.RequiredField(bytes);
+  key.requests_per_minute = reader.Number<int32_t>(reader.RequiredField(bytes));
+  key.requests_per_day = reader.Number<int32_t>(reader.RequiredField(bytes));
+  key.total_requests = reader.Number<int64_t>(reader.RequiredField(bytes));
+  key.last_used_at = reader.OptionalTime(reader.OptionalField(bytes));
+  key.created_at = reader.Time(reader.RequiredField(bytes));
+  key.expires_at = reader.OptionalTime(reader.OptionalField(bytes));
+  key.revoked_at = reader.OptionalTime(reader.OptionalField(bytes));
+  reader.End(bytes);
+
+  key.first_scope = list.scopes.size();
+  const int32_t count = reader.Array(scopes);
+  for (int32_t i = 0; i < count && reader.good(); ++i) {
+    list.scopes.push_back(reader.Element(scopes));
+  }
+  reader.End(scopes);
+  key.scopes = static_cast<size_t>(count);
+}
 
 }  // namespace
 
@@ -123,47 +154,26 @@ std::string ListKeysStatement(bool check_session) {
   return check_session ? kListKeysSql : kListKeysWithoutSessionSql;
 }
 
-bool ReadKeyList(const Rows& rows, KeyList& list) {
+bool ReadKeyList(const Row& row, KeyList& list) {
   list.keys.clear();
   list.scopes.clear();
-  list.live_session = rows.count() > 0;
-  if (rows.columns() != kColumns) return false;
-  if (!list.live_session) return true;
+  if (row.columns() != kColumns) return false;
 
-  BinaryReader reader(rows);
-  list.admitted = reader.Boolean(0, kAdmitted);
-  list.minute = {reader.Number<int32_t>(0, kMinuteLimit), reader.Number<int32_t>(0, kMinuteCount),
-                 reader.Time(0, kMinuteEnds)};
-  list.day = {reader.Number<int32_t>(0, kDayLimit), reader.Number<int32_t>(0, kDayCount),
-              reader.Time(0, kDayEnds)};
-  list.now = reader.Time(0, kNow);
-  if (rows.IsNull(0, kId)) return reader.good();
+  BinaryReader reader;
+  list.admitted = reader.Boolean(row.Bytes(kAdmitted));
+  list.minute = {reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
+                 reader.Number<int32_t>(row.Bytes(kMinuteCount)),
+                 reader.Time(row.Bytes(kMinuteEnds))};
+  list.day = {reader.Number<int32_t>(row.Bytes(kDayLimit)),
+              reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))};
+  list.now = reader.Time(row.Bytes(kNow));
 
-  list.keys.reserve(static_cast<size_t>(rows.count()));
-  for (int row = 0; row < rows.count(); ++row) {
-    ApiKey& key = list.keys.emplace_back();
-    key.id = reader.Identifier(row, kId);
-    key.key_prefix = rows.Bytes(row, kKeyPrefix);
-    key.name = rows.Bytes(row, kName);
-    key.tier = rows.Bytes(row, kTier);
-    key.first_scope = list.scopes.size();
-    key.scopes = reader.Texts(row, kScopes, list.scopes);
-    key.requests_per_minute = reader.Number<int32_t>(row, kRequestsPerMinute);
-    key.requests_per_day = reader.Number<int32_t>(row, kRequestsPerDay);
-    key.total_requests = reader.Number<int64_t>(row, kTotalRequests);
-    key.last_used_at = reader.OptionalTime(row, kLastUsedAt);
-    key.created_at = reader.Time(row, kCreatedAt);
-    key.expires_at = reader.OptionalTime(row, kExpiresAt);
-    key.revoked_at = reader.OptionalTime(row, kRevokedAt);
+  std::string_view keys = row.Bytes(kKeys);
+  const int32_t count = reader.Array(keys);
+  for (int32_t i = 0; i < count && reader.good(); ++i) {
+    ReadKey(reader, reader.Element(keys), list);
   }
-  // Oldest first. That is the order of the index which the plan reads, so there is hardly ever
-  // anything to sort.
-  const auto older = [](const ApiKey& one, const ApiKey& other) {
-    return std::tie(one.created_at, one.id.bytes) < std::tie(other.created_at, other.id.bytes);
-  };
-  if (!std::is_sorted(list.keys.begin(), list.keys.end(), older)) {
-    std::sort(list.keys.begin(), list.keys.end(), older);
-  }
+  reader.End(keys);
   return reader.good();
 }
 

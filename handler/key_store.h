@@ -1,4 +1,4 @@
-// The one statement (sql/list_keys.sql, embedded at build) and its rows as plain data.
+// The one statement (sql/list_keys.sql, embedded at build) and a row of its answer as plain data.
 #ifndef HANDLER_KEY_STORE_H_
 #define HANDLER_KEY_STORE_H_
 
@@ -41,8 +41,7 @@ struct WindowCount {
 };
 
 struct KeyList {
-  bool live_session = false;  // false: the rest says nothing
-  bool admitted = false;      // false: over a window, and no keys were read
+  bool admitted = false;  // false: over a window, and no keys were read
   WindowCount minute;
   WindowCount day;
   DatabaseTime now;  // the database's, at the statement's transaction
@@ -53,9 +52,9 @@ struct KeyList {
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
 std::string ListKeysStatement(bool check_session);
 
-// Reads the rows into `list`, whose memory is used again. The views point into `rows`. False when
-// the rows are not the statement's: a fault of ours, or a database that is not ours.
-bool ReadKeyList(const Rows& rows, KeyList& list);
+// Reads a row into `list`, whose memory is used again. The views point into the row. False when the
+// row is not the statement's: a fault of ours, or a database that is not ours.
+bool ReadKeyList(const Row& row, KeyList& list);
 
 }  // namespace keys
 

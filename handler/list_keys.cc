@@ -20,6 +20,8 @@ ApiError ErrorOf(TokenRefusal refusal) {
   return ApiError::kInvalidSession;
 }
 
+constexpr size_t kMostKeysKept = 1000;  // a longer list's memory is given back
+
 int64_t Microseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
 }
@@ -83,14 +85,11 @@ bool ListKeys::Begin(const Request& request, const JwkSet& keys, Moment now, Exc
   return true;
 }
 
-void ListKeys::End(const Rows* rows, DatabaseFault fault, std::string_view sqlstate, Moment now,
+void ListKeys::End(const Row* row, DatabaseFault fault, std::string_view sqlstate, Moment now,
                    Exchange& exchange, Response& response) {
   exchange.answered = now.steady;
-  if (rows != nullptr && !ReadKeyList(*rows, list_)) {
-    rows = nullptr;
-    fault = DatabaseFault::kInternal;
-  }
-  if (rows == nullptr) {
+  if (row != nullptr && !ReadKeyList(*row, list_)) fault = DatabaseFault::kInternal;
+  if (fault != DatabaseFault::kNone) {
     metrics_.Add(Counter::kDatabaseFaults);
     exchange.rule = Describe(fault);
     if (!sqlstate.empty()) {
@@ -100,7 +99,7 @@ void ListKeys::End(const Rows* rows, DatabaseFault fault, std::string_view sqlst
     Refuse(fault == DatabaseFault::kInternal ? ApiError::kInternalError
                                              : ApiError::kServiceUnavailable,
            exchange, response);
-  } else if (!list_.live_session) {
+  } else if (row == nullptr) {
     exchange.rule = "session_not_live";
     Refuse(ApiError::kInvalidSession, exchange, response);
   } else if (const Quota quota = QuotaOf(list_); !list_.admitted) {
@@ -114,6 +113,7 @@ void ListKeys::End(const Rows* rows, DatabaseFault fault, std::string_view sqlst
     AppendRateLimitHeaders(quota, false, response.headers);
   }
   AppendServerTiming(exchange, now, response);
+  if (list_.keys.size() > kMostKeysKept) list_ = {};
 }
 
 void ListKeys::Refuse(ApiError error, const Exchange& exchange, Response& response) {

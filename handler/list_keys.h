@@ -2,7 +2,7 @@
 //
 //   Begin   method? cross-site? cookie -> token -> session? known to be over the limit?
 //           Any refusal is a response at once; otherwise the database is to be asked.
-//   End     the rows, or why there are none -> the response
+//   End     the row, or why there is none -> the response
 //
 // The order of the refusals is the order above: 405, 403, 401, 429.
 // Thread rule: one thread.
@@ -55,8 +55,8 @@ class ListKeys {
   bool Begin(const Request& request, const JwkSet& keys, Moment now, Exchange& exchange,
              Response& response);
 
-  // `rows` is null exactly when there is a fault.
-  void End(const Rows* rows, DatabaseFault fault, std::string_view sqlstate, Moment now,
+  // `row` is null when there is a fault, or when the session is not live.
+  void End(const Row* row, DatabaseFault fault, std::string_view sqlstate, Moment now,
            Exchange& exchange, Response& response);
 
  private:

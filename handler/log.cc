@@ -1,12 +1,15 @@
 #include "handler/log.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <ctime>
 #include <string>
 
@@ -21,6 +24,7 @@ struct State {
   int64_t dropped = 0;
   int fd = STDERR_FILENO;
   bool is_socket = false;
+  bool is_blocking_pipe = false;
   time_t second = 0;
   char second_text[20] = {};  // "2026-11-24T09:42:11"
 
@@ -28,10 +32,12 @@ struct State {
     struct stat status {};
     if (fstat(STDERR_FILENO, &status) != 0) return;
     is_socket = S_ISSOCK(status.st_mode);
-    // A pipe of our own making does not block, and leaves the flags of the shared one alone.
+    // A pipe of our own opening does not block, and leaves the flags of the shared one alone. Where
+    // it is not ours to open, it is written to as much as it takes at once.
     if (S_ISFIFO(status.st_mode)) {
       const int own = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
       if (own >= 0) fd = own;
+      is_blocking_pipe = own < 0;
     }
   }
 };
@@ -134,10 +140,15 @@ void FlushLog() {
     state.dropped = 0;
     AppendLine(state, Level::kWarning, "log_lines_dropped", {{"lines", dropped}});
   }
-  const ssize_t written = state.is_socket
-                              ? send(state.fd, state.gathered.data(), state.gathered.size(),
-                                     MSG_DONTWAIT | MSG_NOSIGNAL)
-                              : write(state.fd, state.gathered.data(), state.gathered.size());
+  size_t size = state.gathered.size();
+  if (state.is_blocking_pipe) {
+    pollfd pipe{.fd = state.fd, .events = POLLOUT, .revents = 0};
+    if (poll(&pipe, 1, 0) != 1) return;
+    size = std::min<size_t>(size, PIPE_BUF);  // which a pipe that is ready has room for
+  }
+  const ssize_t written =
+      state.is_socket ? send(state.fd, state.gathered.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                      : write(state.fd, state.gathered.data(), size);
   if (written > 0) state.gathered.erase(0, static_cast<size_t>(written));
   // What could not be written stays for the next call; kMaxGathered bounds it.
 }

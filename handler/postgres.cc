@@ -1,46 +1,26 @@
 #include "handler/postgres.h"
 
-#include <libpq-fe.h>
-#include <sys/epoll.h>
-
 #include <algorithm>
+#include <array>
 
 #include "handler/log.h"
-#include "handler/sqlstate.h"
 
 namespace keys {
 namespace {
 
-constexpr unsigned kUuidType = 2950;  // pg_type.oid
-constexpr std::chrono::milliseconds kFirstBackoff{50};
-constexpr std::chrono::milliseconds kLongestBackoff{1000};
+// Longer answers are fetched with fewer questions together, to bound the memory they take.
+constexpr size_t kLongAnswer = 1024 * 1024;
+// libpq's buffer stays as large as the longest row it ever took. A connection that had a row this
+// long is replaced when it has had none, and nothing to do, for kRenewAfter.
+constexpr size_t kLongRow = 1024 * 1024;
+constexpr std::chrono::seconds kRenewAfter{5};
+// A connection that ends sooner, unused, has failed: a server may end each one that it accepts.
+constexpr std::chrono::seconds kShortLife{1};
 
-std::string_view SqlState(const PGresult* result) {
-  const char* const state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-  return state == nullptr ? std::string_view{} : state;
-}
-
-std::string StatementName(int number) {
-  return "list_keys_" + std::to_string(number);
-}
+constexpr std::string_view kLockNotAvailable = "55P03";
+constexpr std::string_view kReadOnly = "25006";
 
 }  // namespace
-
-Rows::Rows(const PGresult* result)
-    : result_(result), count_(PQntuples(result)), columns_(PQnfields(result)) {}
-bool Rows::IsNull(int row, int column) const {
-  return PQgetisnull(result_, row, column) != 0;
-}
-std::string_view Rows::Bytes(int row, int column) const {
-  return {PQgetvalue(result_, row, column), static_cast<size_t>(PQgetlength(result_, row, column))};
-}
-
-void Postgres::CloseConnection::operator()(PGconn* connection) const {
-  PQfinish(connection);
-}
-void Postgres::ClearResult::operator()(PGresult* result) const {
-  PQclear(result);
-}
 
 Postgres::Postgres(const std::string& url, std::string sql, std::chrono::milliseconds deadline,
                    int epoll, uint64_t tag, Answered answered)
@@ -50,300 +30,316 @@ Postgres::Postgres(const std::string& url, std::string sql, std::chrono::millise
       epoll_(epoll),
       tag_(tag),
       answered_(std::move(answered)),
-      random_(std::random_device{}()) {
+      outage_(targets_.hosts(), deadline, Clock::now()) {
   Connect(Clock::now());
 }
 
 Postgres::~Postgres() = default;
 
+// --- the connection ------------------------------------------------------------------------------
+
 void Postgres::Connect(Clock::time_point now) {
   state_ = State::kConnecting;
   give_up_at_ = now + kConnectTimeout;
-  watched_ = -1;
-  connection_.reset(targets_.StartConnecting(host_));
-  if (!connection_ || PQstatus(connection_.get()) == CONNECTION_BAD) {
-    Lose(Message(), {}, now);
-    return;
-  }
-  Watch(EPOLLOUT);
+  connection_.emplace(targets_, outage_.host(), epoll_, tag_);
+  ContinueConnecting(now);
 }
 
 void Postgres::ContinueConnecting(Clock::time_point now) {
-  switch (PQconnectPoll(connection_.get())) {
-    case PGRES_POLLING_READING:
-      watched_ = -1;
-      Watch(EPOLLIN);
+  switch (connection_->Continue()) {
+    case PgConnection::Connecting::kUnderWay:
       return;
-    case PGRES_POLLING_WRITING:
-      watched_ = -1;
-      Watch(EPOLLOUT);
+    case PgConnection::Connecting::kFailed:
+      LoseWithMessage(now);
       return;
-    case PGRES_POLLING_OK:
+    case PgConnection::Connecting::kDone:
       break;
-    default:
-      Lose(Message(), {}, now);
-      return;
   }
   state_ = State::kPreparing;
   last_progress_ = now;
   // The server gives up a little before we do, so that a statement which takes too long ends there.
-  const std::string timeout = std::to_string((deadline_ * 9 / 10).count());
-  const char* const value = timeout.c_str();
-  Item setting{.kind = Kind::kPrepare};
-  const bool sent =
-      PQsetnonblocking(connection_.get(), 1) == 0 && PQenterPipelineMode(connection_.get()) == 1 &&
-      PQsendQueryParams(connection_.get(), "SELECT set_config('statement_timeout', $1, false)", 1,
-                        nullptr, &value, nullptr, nullptr, 1) == 1 &&
-      PQpipelineSync(connection_.get()) == 1;
-  in_flight_.push_back(std::move(setting));
-  if (!sent || !SendPrepare()) Lose(Message(), {}, now);
+  in_flight_.emplace_back();
+  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 4) || !SendPrepare()) {
+    LoseWithMessage(now);
+  }
 }
 
 bool Postgres::SendPrepare() {
-  const Oid types[] = {kUuidType, kUuidType};
   ++statement_;
-  Item item{.kind = Kind::kPrepare, .statement = statement_};
-  in_flight_.push_back(std::move(item));
-  const bool sent = PQsendPrepare(connection_.get(), StatementName(statement_).c_str(),
-                                  sql_.c_str(), 2, types) == 1 &&
-                    PQpipelineSync(connection_.get()) == 1;
-  Watch(PQflush(connection_.get()) == 1 ? EPOLLIN | EPOLLOUT : EPOLLIN);
-  return sent;
+  in_flight_.emplace_back().statement = statement_;
+  return connection_->Prepare(statement_, sql_);
 }
 
-void Postgres::Submit(uint64_t ticket, const Parameters& parameters, Clock::time_point now) {
-  Item item{.ticket = ticket, .parameters = parameters, .deadline = now + deadline_};
-  if (state_ != State::kReady && failures_ > 0) {
-    AnswerFault(item, DatabaseFault::kUnavailable, {});
-  } else if (state_ == State::kReady && waiting_.empty() && in_flight_.size() < kMostInFlight) {
-    if (!Send(std::move(item), now)) Lose(Message(), {}, now);
-  } else {
-    waiting_.push_back(std::move(item));
-  }
-}
-
-void Postgres::Cancel(uint64_t ticket) {
-  std::erase_if(waiting_, [&](const Item& item) { return item.ticket == ticket; });
-  for (Item& item : in_flight_) {
-    if (item.kind == Kind::kQuestion && item.ticket == ticket) item.abandoned = true;
-  }
-}
-
-bool Postgres::Send(Item item, Clock::time_point now) {
-  if (in_flight_.empty()) last_progress_ = now;
-  item.statement = statement_;
-  ++item.times_sent;
-  in_flight_.push_back(std::move(item));
-  const auto& [user, session] = in_flight_.back().parameters;
-  const char* const values[] = {reinterpret_cast<const char*>(user.bytes.data()),
-                                reinterpret_cast<const char*>(session.bytes.data())};
-  const int lengths[] = {16, 16};
-  const int formats[] = {1, 1};
-  const std::string name = StatementName(statement_);
-  if (PQsendQueryPrepared(connection_.get(), name.c_str(), 2, values, lengths, formats, 1) != 1 ||
-      PQpipelineSync(connection_.get()) != 1) {  // which also writes to the socket
-    return false;
-  }
-  const int unsent = PQflush(connection_.get());
-  if (unsent == 1) Watch(EPOLLIN | EPOLLOUT);
-  return unsent >= 0;
-}
-
-void Postgres::SendWaiting(Clock::time_point now) {
-  while (state_ == State::kReady && !waiting_.empty() && in_flight_.size() < kMostInFlight) {
-    Item item = std::move(waiting_.front());
-    waiting_.pop_front();
-    if (!Send(std::move(item), now)) Lose(Message(), {}, now);
-  }
-}
-
-void Postgres::OnEvent(Clock::time_point now) {
-  if (state_ == State::kConnecting) {
-    ContinueConnecting(now);
-  } else if (state_ == State::kPreparing || state_ == State::kReady) {
-    if (PQconsumeInput(connection_.get()) != 1) {
-      ReadResults(now);  // what came before the end, a FATAL with its SQLSTATE perhaps
-      if (state_ != State::kWaiting && state_ != State::kConnecting) Lose(Message(), {}, now);
-      return;
-    }
-    ReadResults(now);
-    if (state_ == State::kPreparing || state_ == State::kReady) {
-      Watch(PQflush(connection_.get()) == 1 ? EPOLLIN | EPOLLOUT : EPOLLIN);
-    }
-    SendWaiting(now);
-  }
-}
-
-void Postgres::ReadResults(Clock::time_point now) {
-  int nothing = 0;
-  while ((state_ == State::kPreparing || state_ == State::kReady) && nothing < 2) {
-    if (PQstatus(connection_.get()) == CONNECTION_BAD && in_flight_.empty()) return;
-    if (PQisBusy(connection_.get()) == 1) return;
-    Result result(PQgetResult(connection_.get()));
-    if (!result) {  // ends each statement's results; twice in a row: there are no more
-      ++nothing;
-      continue;
-    }
-    nothing = 0;
-    last_progress_ = now;
-    const ExecStatusType status = PQresultStatus(result.get());
-    if (in_flight_.empty()) {  // nobody asked: the server tells us that it is going away
-      Lose(OneLine(PQresultErrorMessage(result.get())), SqlState(result.get()), now);
-    } else if (status == PGRES_PIPELINE_SYNC) {
-      Item item = std::move(in_flight_.front());
-      in_flight_.pop_front();
-      Finish(std::move(item), now);
-    } else if (status == PGRES_FATAL_ERROR && PQstatus(connection_.get()) == CONNECTION_BAD) {
-      Lose(OneLine(PQresultErrorMessage(result.get())), SqlState(result.get()), now);
-    } else if (!in_flight_.front().result) {
-      in_flight_.front().result = std::move(result);
-    }
-  }
-}
-
-// An item's Sync has come: its transaction is over, and committed unless there was an error.
-void Postgres::Finish(Item item, Clock::time_point now) {
-  const ExecStatusType status = PQresultStatus(item.result.get());
-  const std::string_view sqlstate = SqlState(item.result.get());
-  if (item.kind == Kind::kPrepare) {
-    if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK) {
-      Lose(OneLine(PQresultErrorMessage(item.result.get())), sqlstate, now);
-    } else if (item.statement == statement_ && state_ == State::kPreparing) {
-      state_ = State::kReady;
-      if (outage_logged_ || reconnects_ == 0) {
-        Log(Level::kInfo, "database_connected",
-            {{"host", PQhost(connection_.get())}, {"attempts", failures_ + 1}});
-      }
-      ++reconnects_;
-      outage_logged_ = failure_logged_ = false;
-      failures_ = 0;
-      SendWaiting(now);
-    }
+// A part of the preparation has been answered.
+void Postgres::Prepared(const Batch& batch, const Answer& answer, Clock::time_point now) {
+  if (!answer.is_good()) {
+    Lose(answer.Message(), answer.sqlstate(), now);
     return;
   }
-  if (status == PGRES_TUPLES_OK) {
-    if (item.abandoned) return;
-    const Rows rows(item.result.get());
-    answered_(item.ticket, &rows, DatabaseFault::kNone, {});
-    return;
-  }
-  const Treatment& treatment = TreatmentOf(sqlstate);
-  if (treatment.remedy == Remedy::kPrepareAgain && item.statement == statement_) {
-    Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
-    if (!SendPrepare()) {
-      Lose(Message(), {}, now);
-      return;
-    }
-  }
-  const bool again = treatment.remedy != Remedy::kNone && item.times_sent < 2 &&
-                     item.deadline > now && !item.abandoned;
-  if (again) {
-    const bool reconnect = treatment.remedy == Remedy::kReconnect;
-    const std::string state(sqlstate);
-    const std::string message = OneLine(PQresultErrorMessage(item.result.get()));
-    item.result.reset();
-    waiting_.push_front(std::move(item));
-    if (reconnect) Lose(message, state, now);
-  } else {
-    AnswerFault(item, treatment.fault, sqlstate);
+  if (batch.statement != statement_ || state_ != State::kPreparing) return;
+  state_ = State::kReady;
+  ready_at_ = now;
+  renew_at_ = Clock::time_point::max();
+  has_answered_ = false;
+  ++reconnects_;
+  if (outage_.IsNews(Outage::Event::kConnected)) {
+    Log(Level::kInfo, "database_connected",
+        {{"host", connection_->host()},
+         {"attempts", static_cast<int64_t>(outage_.failures() + 1)}});
   }
 }
 
-void Postgres::AnswerFault(const Item& item, DatabaseFault fault, std::string_view sqlstate) {
-  if (!item.abandoned) answered_(item.ticket, nullptr, fault, sqlstate);
+void Postgres::LoseWithMessage(Clock::time_point now) {
+  const std::string message = connection_->Message();
+  Lose(message, SqlStateIn(message), now);
 }
 
 // The connection, or the attempt to make one, is over.
 void Postgres::Lose(std::string_view reason, std::string_view sqlstate, Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
-  if (!was_ready) ++failures_;
-  if (was_ready || !failure_logged_) {  // not every attempt of an outage: the first that fails
-    outage_logged_ = true;
-    failure_logged_ = !was_ready;
-    Log(Level::kWarning, was_ready ? "database_lost" : "database_unreachable",
-        {{"sqlstate", sqlstate},
-         {"in_flight", static_cast<int64_t>(in_flight_.size())},
-         {"reason", reason}});
-  }
-  std::deque<Item> unanswered;
-  unanswered.swap(in_flight_);
-  connection_.reset();
-  watched_ = -1;
-  state_ = State::kWaiting;
-  if (++host_ == targets_.hosts()) host_ = 0;
-  // Right away after a loss and to the next host of the list; a whole round of failures waits.
-  connect_at_ = now;
-  const int rounds = failures_ / static_cast<int>(targets_.hosts());
-  if (rounds > 0 && failures_ % static_cast<int>(targets_.hosts()) == 0) {
-    const auto backoff = std::min(kFirstBackoff * (1 << std::min(rounds - 1, 10)), kLongestBackoff);
-    connect_at_ += backoff / 2 + backoff * (random_() % 1000) / 2000;
-  }
-  while (!unanswered.empty()) {
-    Item item = std::move(unanswered.back());
-    unanswered.pop_back();
-    if (item.kind == Kind::kPrepare || item.abandoned) continue;
-    item.result.reset();
-    if (item.times_sent < 2 && item.deadline > now && failures_ == 0) {
-      waiting_.push_front(std::move(item));
-    } else {
-      AnswerFault(item, DatabaseFault::kUnavailable, sqlstate);
+  const bool was_silent = IsSilent(now);
+  std::vector<Question> unanswered;  // oldest first
+  for (const Batch& batch : in_flight_) {
+    for (const Question& question : batch.questions) {
+      if (!question.abandoned) unanswered.push_back(question);
     }
   }
-  if (failures_ == 0) return;
-  std::deque<Item> hopeless;
-  hopeless.swap(waiting_);
-  for (const Item& item : hopeless) AnswerFault(item, DatabaseFault::kUnavailable, sqlstate);
+  const bool had_work = !in_flight_.empty();
+  in_flight_.clear();
+  connection_.reset();
+  state_ = State::kWaiting;
+  if (was_ready && (has_answered_ || (!had_work && now - ready_at_ >= kShortLife))) {
+    outage_.Lost(was_silent ? last_progress_ : now, now, was_silent || sqlstate == kReadOnly);
+  } else {
+    outage_.Failed(now);
+  }
+
+  const bool open = outage_.CircuitIsOpen(now);
+  const auto hopeless =
+      std::stable_partition(unanswered.begin(), unanswered.end(), [&](const Question& question) {
+        return !open && question.times_sent < 2 && question.deadline > now;
+      });
+  if (outage_.IsNews(was_ready ? Outage::Event::kLost : Outage::Event::kUnreachable)) {
+    Log(Level::kWarning, was_ready ? "database_lost" : "database_unreachable",
+        {{"sqlstate", sqlstate},
+         {"in_flight", static_cast<int64_t>(unanswered.size())},
+         {"asked_again", static_cast<int64_t>(hopeless - unanswered.begin())},
+         {"reason", reason}});
+  }
+  for (auto question = hopeless; question != unanswered.end(); ++question) {
+    AnswerFault(*question, DatabaseFault::kUnavailable, sqlstate);
+  }
+  unanswered.erase(hopeless, unanswered.end());
+  // Each by itself: one of them may be what ends connections.
+  for (Question& question : unanswered) question.alone = true;
+  waiting_.PutBack(unanswered);
+  if (!open) return;
+  AnswerWaiting([](const Question&) { return true; }, DatabaseFault::kUnavailable, sqlstate);
+}
+
+// --- questions -----------------------------------------------------------------------------------
+
+void Postgres::Submit(uint64_t ticket, const Uuid& user, const Uuid& session,
+                      Clock::time_point now) {
+  const Question question{
+      .ticket = ticket, .user = user, .session = session, .deadline = now + deadline_};
+  if (state_ != State::kReady && outage_.CircuitIsOpen(now)) {
+    AnswerFault(question, DatabaseFault::kUnavailable, {});
+  } else {
+    waiting_.Push(question);
+  }
+}
+
+void Postgres::Cancel(uint64_t ticket) {
+  waiting_.Remove([&](const Question& question) { return question.ticket == ticket; });
+  for (Batch& batch : in_flight_) {
+    for (Question& question : batch.questions) {
+      if (question.ticket == ticket) question.abandoned = true;
+    }
+  }
+}
+
+void Postgres::Send(Clock::time_point now) {
+  while (state_ == State::kReady && !waiting_.empty() && in_flight_.size() < kMostInFlight) {
+    if (!SendBatch(now)) LoseWithMessage(now);
+  }
+}
+
+bool Postgres::SendBatch(Clock::time_point now) {
+  if (in_flight_.empty()) last_progress_ = now;
+  Batch& batch = in_flight_.emplace_back();
+  batch.questions = waiting_.Take(most_together_);
+  batch.statement = statement_;
+  for (Question& question : batch.questions) {
+    ++question.times_sent;
+    batch.deadline = std::min(batch.deadline, question.deadline);
+  }
+  return connection_->Ask(statement_, batch.questions);
+}
+
+// --- answers -------------------------------------------------------------------------------------
+
+void Postgres::OnEvent(Clock::time_point now) {
+  if (state_ == State::kConnecting) {
+    ContinueConnecting(now);
+  } else if (state_ != State::kWaiting) {
+    const bool is_over = !connection_->Receive();
+    TakeAnswers(now);  // what came before the end, a FATAL with its SQLSTATE perhaps
+    if (is_over && connection_) LoseWithMessage(now);
+  }
+}
+
+void Postgres::TakeAnswers(Clock::time_point now) {
+  while (connection_) {
+    Answer answer;
+    const PgConnection::Next next = connection_->TakeAnswer(answer);
+    if (next == PgConnection::Next::kNothing) return;
+    last_progress_ = now;
+    if (next == PgConnection::Next::kEnd) {
+      Lose(answer.Message(), answer.sqlstate(), now);
+      return;
+    }
+    // Its Sync has come: the transaction is over, and committed unless there was an error.
+    Batch batch = std::move(in_flight_.front());
+    in_flight_.pop_front();
+    if (batch.questions.empty()) {
+      Prepared(batch, answer, now);
+    } else if (answer.is_good()) {
+      TakeRows(batch, answer, now);
+    } else {
+      TakeError(batch, answer, now);
+    }
+  }
+}
+
+void Postgres::TakeRows(const Batch& batch, const Answer& answer, Clock::time_point now) {
+  has_answered_ = true;
+  outage_.Answered();
+  if (answer.memory() > kLongAnswer) {
+    most_together_ = std::max<size_t>(batch.questions.size() / 2, 1);
+  } else if (answer.memory() < kLongAnswer / 4) {
+    most_together_ = std::min(most_together_ * 2, kMostTogether);
+  }
+  Send(now);  // the server works on while these are answered
+
+  const std::vector<Question>& questions = batch.questions;
+  std::array<int, kMostTogether> row_of;  // the question of that number; -1: none
+  row_of.fill(-1);
+  for (int number = 0; number < answer.rows(); ++number) {
+    const Row row = answer.row(number);
+    Uuid user;
+    row.Bytes(0).copy(reinterpret_cast<char*>(user.bytes.data()), user.bytes.size());
+    const auto asked = std::lower_bound(
+        questions.begin(), questions.end(), user,
+        [](const Question& question, const Uuid& other) { return question.user < other; });
+    if (asked == questions.end() || asked->user != user) {  // this is not our statement's answer
+      for (const Question& question : questions) {
+        AnswerFault(question, DatabaseFault::kInternal, {});
+      }
+      return;
+    }
+    row_of[static_cast<size_t>(asked - questions.begin())] = number;
+    if (row.length() > kLongRow) renew_at_ = now + kRenewAfter;
+  }
+  for (size_t i = 0; i < questions.size(); ++i) {
+    if (questions[i].abandoned) continue;
+    const Row row = answer.row(row_of[i]);
+    answered_(questions[i].ticket, row_of[i] < 0 ? nullptr : &row, DatabaseFault::kNone, {});
+  }
+}
+
+void Postgres::TakeError(Batch& batch, const Answer& answer, Clock::time_point now) {
+  const std::string sqlstate = answer.sqlstate();
+  const Treatment& treatment = TreatmentOf(sqlstate);
+  const bool is_remedied = treatment.remedy == Remedy::kApart ? batch.questions.size() > 1
+                                                              : treatment.remedy != Remedy::kNone;
+  std::vector<Question> again;
+  for (Question& question : batch.questions) {
+    if (is_remedied && question.times_sent < 2 && question.deadline > now && !question.abandoned) {
+      question.alone = treatment.remedy == Remedy::kAgain || treatment.remedy == Remedy::kApart;
+      again.push_back(question);
+    } else {
+      AnswerFault(question, treatment.fault, sqlstate);
+    }
+  }
+  waiting_.PutBack(again);
+  if (!again.empty()) {
+    Log(Level::kInfo, "asked_again",
+        {{"sqlstate", sqlstate}, {"questions", static_cast<int64_t>(again.size())}});
+  }
+  if (treatment.remedy == Remedy::kReconnect) {
+    Lose(answer.Message(), sqlstate, now);
+  } else if (treatment.remedy == Remedy::kPrepareAgain && batch.statement == statement_) {
+    Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
+    if (!SendPrepare()) LoseWithMessage(now);
+  } else if (sqlstate == kLockNotAvailable && batch.questions.size() == 1) {
+    // Whoever else waits for this user would wait in vain as well.
+    const Uuid user = batch.questions[0].user;
+    AnswerWaiting([&](const Question& question) { return question.user == user; }, treatment.fault,
+                  sqlstate);
+  }
+}
+
+void Postgres::AnswerWaiting(const std::function<bool(const Question&)>& whose, DatabaseFault fault,
+                             std::string_view sqlstate) {
+  waiting_.Remove([&](const Question& question) {
+    if (!whose(question)) return false;
+    AnswerFault(question, fault, sqlstate);
+    return true;
+  });
+}
+
+void Postgres::AnswerFault(const Question& question, DatabaseFault fault,
+                           std::string_view sqlstate) {
+  if (!question.abandoned) answered_(question.ticket, nullptr, fault, sqlstate);
+}
+
+// --- time ----------------------------------------------------------------------------------------
+
+void Postgres::TimeOut(Batch& batch, Clock::time_point now) {
+  batch.deadline = Clock::time_point::max();
+  for (Question& question : batch.questions) {
+    if (question.abandoned) continue;
+    if (question.deadline > now) {
+      batch.deadline = std::min(batch.deadline, question.deadline);
+    } else {
+      AnswerFault(question, DatabaseFault::kTimeout, {});
+      question.abandoned = true;
+    }
+  }
+}
+
+bool Postgres::IsSilent(Clock::time_point now) const {
+  return state_ == State::kReady && !in_flight_.empty() && last_progress_ + deadline_ <= now;
 }
 
 void Postgres::OnTime(Clock::time_point now) {
-  while (!waiting_.empty() && waiting_.front().deadline <= now) {
-    const Item item = std::move(waiting_.front());
-    waiting_.pop_front();
-    AnswerFault(item, DatabaseFault::kTimeout, {});
+  if (waiting_.NextDeadline() <= now) {
+    AnswerWaiting([&](const Question& question) { return question.deadline <= now; },
+                  DatabaseFault::kTimeout, {});
   }
-  for (Item& item : in_flight_) {
-    if (item.kind == Kind::kPrepare || item.abandoned) continue;
-    if (item.deadline > now) break;
-    AnswerFault(item, DatabaseFault::kTimeout, {});
-    item.abandoned = true;
+  for (Batch& batch : in_flight_) {
+    if (batch.deadline <= now) TimeOut(batch, now);
   }
-  if (state_ == State::kWaiting && connect_at_ <= now) {
+  if (state_ == State::kWaiting && outage_.connect_at() <= now) {
     Connect(now);
   } else if ((state_ == State::kConnecting || state_ == State::kPreparing) && give_up_at_ <= now) {
     Lose("no connection within the time for one host", {}, now);
-  } else if (state_ == State::kReady && !in_flight_.empty() && last_progress_ + deadline_ <= now) {
+  } else if (IsSilent(now)) {
     // statement_timeout is shorter than the deadline, so a server that is alive would have spoken.
-    ++failures_;
     Lose("the server is silent", {}, now);
+  } else if (state_ == State::kReady && in_flight_.empty() && waiting_.empty() &&
+             renew_at_ <= now) {
+    Connect(now);
   }
 }
 
 Clock::time_point Postgres::NextTime() const {
-  Clock::time_point next = Clock::time_point::max();
-  if (!waiting_.empty()) next = waiting_.front().deadline;
-  for (const Item& item : in_flight_) {
-    if (item.kind == Kind::kPrepare || item.abandoned) continue;
-    next = std::min(next, item.deadline);
-    break;
-  }
-  if (state_ == State::kWaiting) return std::min(next, connect_at_);
+  Clock::time_point next = waiting_.NextDeadline();
+  for (const Batch& batch : in_flight_) next = std::min(next, batch.deadline);
+  if (state_ == State::kWaiting) return std::min(next, outage_.connect_at());
   if (state_ != State::kReady) return std::min(next, give_up_at_);
   return in_flight_.empty() ? next : std::min(next, last_progress_ + deadline_);
-}
-
-void Postgres::Watch(uint32_t events) {
-  const int socket = PQsocket(connection_.get());
-  if (socket < 0 || (socket == watched_ && events == watched_events_)) return;
-  epoll_event event{.events = events, .data = {.u64 = tag_}};
-  if (epoll_ctl(epoll_, EPOLL_CTL_MOD, socket, &event) != 0) {
-    epoll_ctl(epoll_, EPOLL_CTL_ADD, socket, &event);
-  }
-  watched_ = socket;
-  watched_events_ = events;
-}
-
-std::string Postgres::Message() const {
-  return OneLine(PQerrorMessage(connection_.get()));
 }
 
 }  // namespace keys

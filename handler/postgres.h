@@ -1,90 +1,77 @@
-// One connection to PostgreSQL, in pipeline mode, driven by the caller's epoll; the only room that
-// knows libpq.
+// The questions of a process and its connection to PostgreSQL.
 //
-// It prepares one statement and runs it for many requests at once: each is sent with its own Sync,
-// so each is its own transaction and one that fails aborts no neighbour. Nothing here blocks but
-// the look-up of a host's name, which libpq does not offer otherwise.
+// One prepared statement is asked for many questions at once: what has come while the server was at
+// work goes to it together, as one statement and one transaction, since most of a statement's cost
+// is its start and its commit. The statement takes two arrays of uuids, the first of which are
+// distinct and ascending, and has at most one row for each, whose first column is the first uuid.
+// Questions about one user follow each other. Nothing here blocks.
 //
-// What is done about an error: the table in sqlstate.h. A server that says nothing at all for a
-// deadline's time is frozen or unreachable: the connection is given up.
+// What is done about an error: the table in sqlstate.h. An error fails all that was asked together;
+// where it can be one question's fault, the end of the connection included, each is asked again by
+// itself. A row lock is waited for no
+// longer than a quarter of the deadline, so that there is time for that; whoever asks for the same
+// user as one that waited alone in vain is answered with it. A server that says nothing at all for
+// a deadline's time is frozen or unreachable: the connection is given up.
 //
 // A question is asked again only within its deadline. One whose transaction had committed when the
 // connection broke, before its answer arrived, is counted twice then; nobody can know.
 //
-// Connecting: asynchronously, host after host of the URL (each given kConnectTimeout), then waiting
-// with jittered exponential backoff up to a second. While the first attempt after a loss runs,
-// questions wait; once one has failed they are answered kUnavailable at once.
+// Connecting: asynchronously, each attempt within kConnectTimeout; outage.h tells when and where.
 //
 // Errors: none are thrown after the constructor, which throws std::runtime_error for a URL that
-// libpq cannot parse. Thread rule: one thread. The callback calls nothing
-// here; whoever wants to ask again does so after it.
+// libpq cannot parse. Thread rule: one thread. The callback calls nothing here; whoever wants to
+// ask again does so after it.
 #ifndef HANDLER_POSTGRES_H_
 #define HANDLER_POSTGRES_H_
 
-#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <memory>
-#include <random>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "handler/database_targets.h"
+#include "handler/outage.h"
+#include "handler/pg_connection.h"
+#include "handler/question_queue.h"
 #include "handler/sqlstate.h"
 #include "handler/uuid.h"
 
-struct pg_conn;
-struct pg_result;
-
 namespace keys {
-
-using Clock = std::chrono::steady_clock;
-
-// The rows of an answer, in PostgreSQL's binary format; valid during the callback.
-class Rows {
- public:
-  explicit Rows(const pg_result* result);
-  int count() const { return count_; }
-  int columns() const { return columns_; }
-  bool IsNull(int row, int column) const;
-  std::string_view Bytes(int row, int column) const;
-
- private:
-  const pg_result* result_;
-  int count_;
-  int columns_;
-};
 
 class Postgres {
  public:
   static constexpr std::chrono::milliseconds kConnectTimeout{2000};
-  static constexpr size_t kMostInFlight = 64;  // more wait here, where they can still be withdrawn
+  static constexpr size_t kMostTogether = 64;  // questions of one statement
+  static constexpr size_t kMostInFlight = 1;   // statements; what waits here can still be withdrawn
 
-  using Parameters = std::array<Uuid, 2>;
-  // `rows` is null exactly when there is a fault; `sqlstate` is empty when PostgreSQL said none.
-  using Answered = std::function<void(uint64_t ticket, const Rows* rows, DatabaseFault fault,
+  // `row` is null when there is a fault, or no row for the question; it is valid during the call.
+  // `sqlstate` is empty when PostgreSQL said none.
+  using Answered = std::function<void(uint64_t ticket, const Row* row, DatabaseFault fault,
                                       std::string_view sqlstate)>;
 
-  // `sql` takes two uuid parameters. Events of the socket are registered with `epoll` under `tag`;
-  // both outlive this.
+  // Events of the socket are registered with `epoll` under `tag`; both outlive this.
   Postgres(const std::string& url, std::string sql, std::chrono::milliseconds deadline, int epoll,
            uint64_t tag, Answered answered);
   ~Postgres();
   Postgres(const Postgres&) = delete;
   Postgres& operator=(const Postgres&) = delete;
 
-  // Asks the statement. `answered` is called exactly once for each ticket that is not cancelled,
-  // possibly before this returns.
-  void Submit(uint64_t ticket, const Parameters& parameters, Clock::time_point now);
+  // Takes a question, for Send. `answered` is called exactly once for each ticket that is not
+  // cancelled, possibly before this returns.
+  void Submit(uint64_t ticket, const Uuid& user, const Uuid& session, Clock::time_point now);
 
   // Whoever asked is gone: a question not sent yet is not sent, and the answer goes nowhere.
   void Cancel(uint64_t ticket);
 
-  // The socket is ready, or time has passed: call both once a turn.
+  // The socket is ready.
   void OnEvent(Clock::time_point now);
+  // Time has passed, and questions may have come: call both once a turn.
   void OnTime(Clock::time_point now);
+  void Send(Clock::time_point now);
   // When OnTime has something to do next.
   Clock::time_point NextTime() const;
 
@@ -92,38 +79,29 @@ class Postgres {
   int64_t reconnects() const { return reconnects_; }
 
  private:
-  struct CloseConnection {
-    void operator()(pg_conn* connection) const;
-  };
-  struct ClearResult {
-    void operator()(pg_result* result) const;
-  };
-  using Result = std::unique_ptr<pg_result, ClearResult>;
-
   enum class State { kWaiting, kConnecting, kPreparing, kReady };
-  enum class Kind { kQuestion, kPrepare };
-  struct Item {
-    Kind kind = Kind::kQuestion;
-    uint64_t ticket = 0;
-    Parameters parameters{};
-    Clock::time_point deadline{};
-    int times_sent = 0;
-    int statement = 0;       // which preparation it was sent against
-    bool abandoned = false;  // answered or cancelled: its result goes nowhere
-    Result result{};
+  // What was sent up to a Sync: one statement, or a part of the preparation (no questions).
+  struct Batch {
+    std::vector<Question> questions;                        // by user
+    Clock::time_point deadline = Clock::time_point::max();  // the first of theirs
+    int statement = 0;                                      // which preparation it was sent against
   };
 
   void Connect(Clock::time_point now);
   void ContinueConnecting(Clock::time_point now);
-  void Lose(std::string_view reason, std::string_view sqlstate, Clock::time_point now);
   bool SendPrepare();
-  bool Send(Item item, Clock::time_point now);
-  void SendWaiting(Clock::time_point now);
-  void ReadResults(Clock::time_point now);
-  void Finish(Item item, Clock::time_point now);
-  void AnswerFault(const Item& item, DatabaseFault fault, std::string_view sqlstate);
-  void Watch(uint32_t events);
-  std::string Message() const;
+  void Prepared(const Batch& batch, const Answer& answer, Clock::time_point now);
+  void Lose(std::string_view reason, std::string_view sqlstate, Clock::time_point now);
+  void LoseWithMessage(Clock::time_point now);
+  bool SendBatch(Clock::time_point now);
+  void TakeAnswers(Clock::time_point now);
+  void TakeRows(const Batch& batch, const Answer& answer, Clock::time_point now);
+  void TakeError(Batch& batch, const Answer& answer, Clock::time_point now);
+  void AnswerFault(const Question& question, DatabaseFault fault, std::string_view sqlstate);
+  void AnswerWaiting(const std::function<bool(const Question&)>& whose, DatabaseFault fault,
+                     std::string_view sqlstate);
+  void TimeOut(Batch& batch, Clock::time_point now);
+  bool IsSilent(Clock::time_point now) const;
 
   DatabaseTargets targets_;
   std::string sql_;
@@ -131,23 +109,20 @@ class Postgres {
   int epoll_;
   uint64_t tag_;
   Answered answered_;
+  Outage outage_;
 
-  std::unique_ptr<pg_conn, CloseConnection> connection_;
+  std::optional<PgConnection> connection_;  // not in kWaiting
   State state_ = State::kWaiting;
-  int watched_ = -1;
-  uint32_t watched_events_ = 0;
-  std::deque<Item> in_flight_;
-  std::deque<Item> waiting_;
-  int statement_ = 0;  // number of the newest preparation on this connection
-  size_t host_ = 0;    // whose turn it is
-  int failures_ = 0;   // attempts that failed since a question was last answered
-  bool outage_logged_ = false;
-  bool failure_logged_ = false;
-  Clock::time_point connect_at_{};  // kWaiting: when to try again
-  Clock::time_point give_up_at_{};  // kConnecting, kPreparing: when this attempt has failed
+  std::deque<Batch> in_flight_;
+  QuestionQueue waiting_;
+  size_t most_together_ = kMostTogether;  // fewer while the answers are long
+  int statement_ = 0;                     // number of the newest preparation
+  bool has_answered_ = false;             // this connection, since it is ready
+  Clock::time_point give_up_at_{};        // kConnecting, kPreparing: when this attempt has failed
+  Clock::time_point ready_at_{};          // kReady: since then
+  Clock::time_point renew_at_{};          // kReady: when to replace the connection
   Clock::time_point last_progress_{};
   int64_t reconnects_ = 0;
-  std::minstd_rand random_;
 };
 
 }  // namespace keys

@@ -26,12 +26,14 @@
 namespace keys {
 namespace {
 
-// What epoll's events belong to; anything below is a FastCGI connection.
-constexpr uint64_t kListenerTag = 1ull << 32;
-constexpr uint64_t kDatabaseTag = 2ull << 32;
-constexpr uint64_t kSignalTag = 3ull << 32;
+// What epoll's events belong to; any other tag is a FastCGI connection's.
+constexpr uint64_t kListenerTag = 1;
+constexpr uint64_t kDatabaseTag = 2;
+constexpr uint64_t kSignalTag = 3;
 
 constexpr std::chrono::seconds kTick{1};
+// At the end of a process; under the 30 s of tools/replace-pool and the units' TimeoutStopSec=.
+constexpr std::chrono::seconds kLongestSending{20};
 constexpr int kEventsATurn = 64;
 
 class Descriptor {
@@ -56,16 +58,17 @@ class Server {
         epoll_(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"),
         metrics_(config.metrics_file),
         list_keys_(config, metrics_),
+        signals_(TakeSignals(), "signalfd"),
         fastcgi_(listener, epoll_.get(), kListenerTag,
                  {.request = [this](Ticket ticket,
                                     const Request& request) { OnRequest(ticket, request); },
                   .gone = [this](Ticket ticket) { OnGone(ticket); }},
                  metrics_),
-        signals_(TakeSignals(), "signalfd"),
         database_(config.database_url, ListKeysStatement(config.token.require_session),
                   config.deadline, epoll_.get(), kDatabaseTag,
-                  [this](Ticket ticket, const Rows* rows, DatabaseFault fault,
-                         std::string_view sqlstate) { OnAnswer(ticket, rows, fault, sqlstate); }) {
+                  [this](Ticket ticket, const Row* row, DatabaseFault fault,
+                         std::string_view sqlstate) { OnAnswer(ticket, row, fault, sqlstate); }) {
+    std::signal(SIGPIPE, SIG_IGN);  // libfcgi has installed a handler of its own
     epoll_event event{.events = EPOLLIN, .data = {.u64 = kSignalTag}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, signals_.get(), &event);
   }
@@ -81,6 +84,7 @@ class Server {
       const Clock::time_point now = Clock::now();
       for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
       database_.OnTime(now);
+      database_.Send(now);
       if (now >= tick) {
         tick = now + kTick;
         OnTick(now);
@@ -97,7 +101,6 @@ class Server {
     sigemptyset(&mask);
     for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&mask, signal);
     sigprocmask(SIG_BLOCK, &mask, nullptr);
-    std::signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
   }
 
@@ -107,8 +110,11 @@ class Server {
     return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
   }
 
+  // Who reads a long answer gets the time for it that they have at other times.
   bool Drained() const {
-    return draining_ && (fastcgi_.connections() == 0 || Clock::now() >= drained_by_);
+    if (!draining_ || fastcgi_.connections() == 0) return draining_;
+    return Clock::now() >=
+           drained_by_ + (fastcgi_.is_sending() ? kLongestSending : std::chrono::seconds(0));
   }
 
   void Dispatch(const epoll_event& event, Clock::time_point now) {
@@ -166,26 +172,36 @@ class Server {
       return;
     }
     Exchange& exchange = ExchangeOf(ticket);
-    if (list_keys_.Begin(request, key_files_.keys(), now, exchange, response_)) {
-      database_.Submit(ticket, {exchange.user, exchange.session}, exchange.asked);
-    } else {
-      Send(ticket, exchange, Moment::Now());
-    }
+    OutliveOutOfMemory(ticket, exchange, [&] {
+      if (list_keys_.Begin(request, key_files_.keys(), now, exchange, response_)) {
+        database_.Submit(ticket, exchange.user, exchange.session, exchange.asked);
+      } else {
+        Send(ticket, exchange, Moment::Now());
+      }
+    });
   }
 
-  void OnAnswer(Ticket ticket, const Rows* rows, DatabaseFault fault, std::string_view sqlstate) {
+  void OnAnswer(Ticket ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
     Exchange& exchange = ExchangeOf(ticket);
     const Moment now = Moment::Now();
     response_.Clear();
-    try {
-      list_keys_.End(rows, fault, sqlstate, now, exchange, response_);
+    OutliveOutOfMemory(ticket, exchange, [&] {
+      list_keys_.End(row, fault, sqlstate, now, exchange, response_);
       Send(ticket, exchange, now);
-    } catch (const std::bad_alloc&) {  // for a list too long: the next request may fit again
+    });
+  }
+
+  // Of a list too long, say: the next request may fit again.
+  template <typename Work>
+  void OutliveOutOfMemory(Ticket ticket, const Exchange& exchange, Work work) {
+    try {
+      work();
+    } catch (const std::bad_alloc&) {
       Log(Level::kError, "out_of_memory", {{"id", exchange.request_id}});
       response_ = {};
       cgi_response_ = {};
       RespondWithError(ApiError::kServiceUnavailable, exchange.request_id, nullptr, response_);
-      Send(ticket, exchange, now);
+      Send(ticket, exchange, Moment::Now());
     }
   }
 
@@ -236,8 +252,8 @@ class Server {
   Descriptor epoll_;
   Metrics metrics_;
   ListKeys list_keys_;
+  Descriptor signals_;  // blocked before libfcgi installs handlers of its own: none is lost
   FastCgi fastcgi_;
-  Descriptor signals_;  // after fastcgi_, whose library installs handlers of its own
   Postgres database_;
   std::vector<Exchange> exchanges_;
   Response response_;
@@ -272,15 +288,15 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
   if (list_keys.Begin(request, key_files.keys(), Moment::Now(), exchange, response)) {
     bool answered = false;
     const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
-    Postgres database(
-        config.database_url, ListKeysStatement(config.token.require_session), config.deadline,
-        epoll.get(), kDatabaseTag,
-        [&](Ticket, const Rows* rows, DatabaseFault fault, std::string_view sqlstate) {
-          list_keys.End(rows, fault, sqlstate, Moment::Now(), exchange, response);
-          answered = true;
-        });
-    database.Submit(0, {exchange.user, exchange.session}, Clock::now());
+    Postgres database(config.database_url, ListKeysStatement(config.token.require_session),
+                      config.deadline, epoll.get(), kDatabaseTag,
+                      [&](Ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
+                        list_keys.End(row, fault, sqlstate, Moment::Now(), exchange, response);
+                        answered = true;
+                      });
+    database.Submit(0, exchange.user, exchange.session, Clock::now());
     while (!answered) {
+      database.Send(Clock::now());
       epoll_event event{};
       if (epoll_wait(epoll.get(), &event, 1, 10) > 0) database.OnEvent(Clock::now());
       database.OnTime(Clock::now());

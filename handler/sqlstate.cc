@@ -17,9 +17,9 @@ constexpr Treatment kTreatments[] = {
     {"40001", Remedy::kAgain, DatabaseFault::kUnavailable},
     {"40P01", Remedy::kAgain, DatabaseFault::kUnavailable},
     {"53", Remedy::kNone, DatabaseFault::kUnavailable},
-    {"55P03", Remedy::kNone, DatabaseFault::kUnavailable},
+    {"55P03", Remedy::kApart, DatabaseFault::kUnavailable},
     {"57014", Remedy::kNone, DatabaseFault::kUnavailable},
-    {"", Remedy::kNone, DatabaseFault::kInternal},
+    {"", Remedy::kApart, DatabaseFault::kInternal},
 };
 
 }  // namespace

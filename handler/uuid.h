@@ -3,6 +3,7 @@
 #define HANDLER_UUID_H_
 
 #include <array>
+#include <compare>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,7 +13,7 @@ namespace keys {
 struct Uuid {
   std::array<unsigned char, 16> bytes{};
 
-  friend bool operator==(const Uuid&, const Uuid&) = default;
+  friend auto operator<=>(const Uuid&, const Uuid&) = default;
 };
 
 // Exactly 8-4-4-4-12 hexadecimal digits in either case; anything else is nullopt.

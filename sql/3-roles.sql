@@ -48,9 +48,9 @@ CREATE OR REPLACE VIEW keys_private.live_sessions AS
 SELECT sessions.id, sessions.user_id
 FROM auth.sessions
 JOIN auth.users ON users.id = sessions.user_id
-WHERE (sessions.not_after IS NULL OR sessions.not_after > now())
+WHERE (sessions.not_after IS NULL OR sessions.not_after > CURRENT_TIMESTAMP)
     AND users.deleted_at IS NULL
-    AND (users.banned_until IS NULL OR users.banned_until <= now());
+    AND (users.banned_until IS NULL OR users.banned_until <= CURRENT_TIMESTAMP);
 COMMENT ON VIEW keys_private.live_sessions IS 'Sessions neither signed out nor ended, of users neither deleted nor banned';
 COMMENT ON COLUMN keys_private.live_sessions.id IS 'The token''s claim `session_id`';
 COMMENT ON COLUMN keys_private.live_sessions.user_id IS 'The token''s claim `sub`';
@@ -66,7 +66,12 @@ GRANT SELECT, INSERT, UPDATE ON public.request_counts TO keys_runtime;
 -- A row is locked before it is deleted, which takes the right to update some column.
 GRANT SELECT (user_id, minute_ends, day_ends), UPDATE (admitted), DELETE ON public.request_counts TO keys_sweeper;
 
--- One plan serves every user; planning anew each time costs more than the statement.
+-- One plan serves every user; planning anew each time costs more than the statement. It is index after index,
+-- whatever the statistics say: none may have been gathered when the plan is made, and it is kept.
 ALTER ROLE keys_runtime SET plan_cache_mode = force_generic_plan;
+ALTER ROLE keys_runtime SET enable_seqscan = off;
+ALTER ROLE keys_runtime SET enable_bitmapscan = off;
+ALTER ROLE keys_runtime SET enable_hashjoin = off;
+ALTER ROLE keys_runtime SET enable_mergejoin = off;
 ALTER ROLE keys_runtime SET jit = off;
 COMMIT;

@@ -1,25 +1,27 @@
--- THE statement, prepared once a connection and embedded in the handler at build time: is the session
--- live, which tier has the user, count this request, list the keys. One transaction, one round trip.
---   $1 uuid  user (the token's `sub`)       $2 uuid  session (the token's `session_id`)
--- No row: the session is not live. Otherwise at least one row, each beginning with the outcome of the
--- count; the key's columns are null in the only row of a user without keys or over a limit.
--- The keys come in the order of the index api_keys_listed or in any other: who reads them sees to the
--- order, because a sort node costs every execution its start. So does now(), a function to look up:
--- CURRENT_TIMESTAMP is the same moment and none.
+-- THE statement, prepared once a connection and embedded in the handler at build time. It answers any number
+-- of requests at once, because most of a statement's cost is its start and its commit: are the sessions live,
+-- which tiers have the users, count the requests, list the keys. One transaction, one round trip.
+--   $1 uuid[]  users (the tokens' `sub`), distinct and ascending
+--   $2 uuid[]  their sessions (the tokens' `session_id`), in the same order
+-- A row for each user whose session is live, in any order: the outcome of the count and an array of the keys,
+-- empty for a user without keys or over a limit. Counts are locked in the order of $1, so that two of these
+-- statements cannot wait for each other.
+-- CURRENT_TIMESTAMP and not now(), which is a function to look up at each start.
 -- The lines between the two marks are left out under KEYS_CHECK_SESSION=off.
 WITH account AS (
-    SELECT tiers.requests_per_minute, tiers.requests_per_day
-    FROM (SELECT
+    SELECT asked.user_id, tiers.requests_per_minute, tiers.requests_per_day
+    FROM unnest($1::uuid[], $2::uuid[]) AS asked(user_id, session_id)
 -- session check {
-        FROM keys_private.live_sessions WHERE id = $2 AND user_id = $1
+    -- IS TRUE keeps sessions from being looked up by user, who may have thousands.
+    JOIN keys_private.live_sessions AS live
+        ON live.id = asked.session_id AND (live.user_id = asked.user_id) IS TRUE
 -- } session check
-    ) AS live_session
-    LEFT JOIN public.accounts ON accounts.user_id = $1
+    LEFT JOIN public.accounts ON accounts.user_id = asked.user_id
     JOIN public.tiers ON tiers.name = coalesce(accounts.tier, 'free')
 ),
 counted AS (
     INSERT INTO public.request_counts AS c
-    SELECT $1, CURRENT_TIMESTAMP + interval '60 s', CURRENT_TIMESTAMP + interval '86400 s', 1, 1,
+    SELECT user_id, CURRENT_TIMESTAMP + interval '60 s', CURRENT_TIMESTAMP + interval '86400 s', 1, 1,
         requests_per_minute, requests_per_day, true
     FROM account
     -- A window that has ended begins anew. A request that either window refuses consumes neither.
@@ -37,12 +39,17 @@ counted AS (
                 AND (c.day_ends <= CURRENT_TIMESTAMP OR c.day_count < excluded.day_limit) THEN 1 ELSE 0 END,
         minute_limit = excluded.minute_limit,
         day_limit = excluded.day_limit
-    RETURNING admitted, minute_limit, minute_count, minute_ends, day_limit, day_count, day_ends
+    RETURNING user_id, admitted, minute_limit, minute_count, minute_ends, day_limit, day_count, day_ends
 )
 SELECT counted.*, CURRENT_TIMESTAMP,
-    keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes,
-    key_tiers.requests_per_minute, key_tiers.requests_per_day,
-    keys.total_requests, keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at
+    -- In the order of the index api_keys_listed, so nothing is sorted.
+    ARRAY(
+        SELECT ROW(keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes,
+            key_tiers.requests_per_minute, key_tiers.requests_per_day,
+            keys.total_requests, keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at)
+        FROM public.api_keys AS keys
+        JOIN public.tiers AS key_tiers ON key_tiers.name = keys.tier
+        WHERE keys.user_id = counted.user_id AND counted.admitted
+        ORDER BY keys.created_at, keys.id
+    )
 FROM counted
-LEFT JOIN public.api_keys AS keys ON keys.user_id = $1 AND counted.admitted
-LEFT JOIN public.tiers AS key_tiers ON key_tiers.name = keys.tier

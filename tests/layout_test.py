@@ -14,7 +14,7 @@ LIBRARIES = {"libfcgi.so.0", "libpq.so.5", "libcrypto.so.3"}
 RUNTIME = {"libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6"}
 NOT_COUNTED = re.compile(r"ld-linux.*|lib[au]\w*san\.so\.\d+")
 # Which files may include a C library's header; RapidJSON and OpenSSL are wherever their work is.
-ONLY_IN = {"fcgiapp.h": {"fastcgi.cc"}, "libpq-fe.h": {"postgres.cc", "database_targets.cc"}}
+ONLY_IN = {"fcgiapp.h": {"fastcgi.cc"}, "libpq-fe.h": {"pg_connection.cc", "database_targets.cc"}}
 
 
 def tracked(*patterns):

@@ -1,5 +1,5 @@
 // The way of one request through the handler without sockets, N times, for valgrind to count:
-// cookie -> session (its token remembered), rows -> body, the whole CGI response.
+// cookie -> session (its token remembered), row -> body, the whole CGI response.
 //
 //   pure-path N
 //
@@ -71,11 +71,20 @@ std::string Time(int64_t unix_time) {
   return BigEndian(static_cast<uint64_t>((unix_time - 946'684'800) * 1'000'000), 8);
 }
 
-// text[], of one dimension.
-std::string Texts(const std::vector<std::string_view>& texts) {
-  std::string bytes = BigEndian(1, 4) + BigEndian(0, 4) + BigEndian(25, 4) +
-                      BigEndian(texts.size(), 4) + BigEndian(1, 4);
-  for (const std::string_view text : texts) bytes.append(BigEndian(text.size(), 4)).append(text);
+// An array of one dimension, of elements in their binary form.
+std::string Array(uint32_t type, const std::vector<std::string>& elements) {
+  std::string bytes = BigEndian(1, 4) + BigEndian(0, 4) + BigEndian(type, 4) +
+                      BigEndian(elements.size(), 4) + BigEndian(1, 4);
+  for (const std::string& element : elements) bytes += BigEndian(element.size(), 4) + element;
+  return bytes;
+}
+
+std::string Record(const std::vector<std::optional<std::string>>& fields) {
+  std::string bytes = BigEndian(fields.size(), 4);
+  for (const auto& field : fields) {
+    bytes += BigEndian(0, 4);  // its type
+    bytes += field ? BigEndian(field->size(), 4) + *field : BigEndian(0xFFFFFFFF, 4);
+  }
   return bytes;
 }
 
@@ -85,23 +94,17 @@ struct ClearResult {
 using Result = std::unique_ptr<PGresult, ClearResult>;
 
 // What sql/list_keys.sql answers for a user with three keys, in binary format.
-Result MakeRows() {
-  Result rows(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
+Result MakeAnswer() {
+  constexpr uint32_t kTextType = 25;
+  constexpr uint32_t kRecordType = 2249;
+  std::vector<std::string> keys;
   for (uint64_t key = 0; key < 3; ++key) {
-    const std::vector<std::optional<std::string>> values = {
-        std::string(1, '\1'),
-        BigEndian(1000, 4),
-        BigEndian(17, 4),
-        Time(kNow + 42),
-        BigEndian(1'000'000, 4),
-        BigEndian(4711, 4),
-        Time(kNow + 40'000),
-        Time(kNow),
+    keys.push_back(Record({
         BigEndian(0x1234'5678'9abc'4def, 8) + BigEndian(0x8000'0000'0000'0000 + key, 8),
         "sk_live_aB3x",
         "Production key",
         "pro",
-        Texts({"read:iocs", "read:articles", "read:stix"}),
+        Array(kTextType, {"read:iocs", "read:articles", "read:stix"}),
         BigEndian(1000, 4),
         BigEndian(1'000'000, 4),
         BigEndian(142'587 + key, 8),
@@ -109,25 +112,26 @@ Result MakeRows() {
         Time(kNow - 31'000'000),
         key == 1 ? std::optional(Time(kNow + 7'000'000)) : std::nullopt,
         std::nullopt,
-    };
-    if (key == 0) {
-      std::vector<PGresAttDesc> columns(values.size());
-      char name[] = "column";
-      for (PGresAttDesc& column : columns) {
-        column = {};
-        column.name = name;
-        column.format = 1;
-      }
-      PQsetResultAttrs(rows.get(), static_cast<int>(columns.size()), columns.data());
-    }
-    for (size_t i = 0; i < values.size(); ++i) {
-      std::string value = values[i].value_or("");
-      PQsetvalue(rows.get(), static_cast<int>(key), static_cast<int>(i),
-                 values[i] ? value.data() : nullptr,
-                 values[i] ? static_cast<int>(value.size()) : -1);
-    }
+    }));
   }
-  return rows;
+  std::vector<std::string> values = {
+      std::string(16, 'u'), std::string(1, '\1'),    BigEndian(1000, 4), BigEndian(17, 4),
+      Time(kNow + 42),      BigEndian(1'000'000, 4), BigEndian(4711, 4), Time(kNow + 40'000),
+      Time(kNow),           Array(kRecordType, keys)};
+  Result answer(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
+  std::vector<PGresAttDesc> columns(values.size());
+  char name[] = "column";
+  for (PGresAttDesc& column : columns) {
+    column = {};
+    column.name = name;
+    column.format = 1;
+  }
+  PQsetResultAttrs(answer.get(), static_cast<int>(columns.size()), columns.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    PQsetvalue(answer.get(), 0, static_cast<int>(i), values[i].data(),
+               static_cast<int>(values[i].size()));
+  }
+  return answer;
 }
 
 int Fail(const char* what) {
@@ -155,8 +159,8 @@ int main(int argc, char** argv) {
   request.sec_fetch_site = "same-origin";
   request.request_id = "req_0123456789abcdef0123456789abcdef";
   const keys::Moment now{keys::UnixTime(std::chrono::seconds(kNow)), keys::Clock::now()};
-  const Result result = MakeRows();
-  const keys::Rows rows(result.get());
+  const Result answer = MakeAnswer();
+  const keys::Row row(answer.get(), 0);
 
   keys::Exchange exchange;
   keys::Response response;
@@ -165,7 +169,7 @@ int main(int argc, char** argv) {
     response.Clear();
     out.clear();
     if (!list_keys.Begin(request, *loaded.set, now, exchange, response)) return Fail("refused");
-    list_keys.End(&rows, {}, {}, now, exchange, response);
+    list_keys.End(&row, {}, {}, now, exchange, response);
     keys::AppendCgiResponse(response, exchange.request_id, exchange.head_only, out);
     if (response.status != 200 || exchange.cache_hit != (i > 0)) return Fail("not the usual way");
   }

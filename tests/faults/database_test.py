@@ -267,7 +267,7 @@ class Statements(DatabaseFaults):
                 self.refusals_are_answered()
                 load.wait_for(503, count=6)
             self.recovered(load, "table locked", time.monotonic())
-        self.logged("statement_failed .*sqlstate=57014")
+        self.logged("statement_failed .*sqlstate=55P03")
 
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):
         someone = Person(stack)

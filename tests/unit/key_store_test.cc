@@ -5,7 +5,9 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace keys {
 namespace {
@@ -17,9 +19,9 @@ struct ClearResult {
 };
 using Result = std::unique_ptr<PGresult, ClearResult>;
 
-constexpr int kColumns = 20;
-constexpr int kScopesColumn = 12;
-using Row = std::array<std::string, kColumns>;  // "null" stands for NULL
+constexpr size_t kColumns = 10;
+using Columns = std::array<std::string, kColumns>;
+constexpr size_t kKeysColumn = 9;
 
 std::string Big(uint64_t value, int bytes) {
   std::string text;
@@ -41,19 +43,34 @@ std::string Texts(std::initializer_list<std::string> texts) {
   return array;
 }
 
+// A key's fields in the order of the statement's ROW; nullopt is NULL.
+using Key = std::vector<std::optional<std::string>>;
+constexpr size_t kScopesField = 4;
+
+std::string Record(const Key& fields) {
+  std::string record = Big(fields.size(), 4);
+  for (const auto& field : fields) {
+    record += Big(0, 4);  // its type, which nobody looks at
+    record += field ? Big(field->size(), 4) + *field : Big(0xFFFFFFFF, 4);
+  }
+  return record;
+}
+
+std::string Records(const std::vector<Key>& keys) {
+  constexpr int kRecordType = 2249;
+  if (keys.empty()) return Big(0, 4) + Big(0, 4) + Big(kRecordType, 4);
+  std::string array = Big(1, 4) + Big(0, 4) + Big(kRecordType, 4) + Big(keys.size(), 4) + Big(1, 4);
+  for (const Key& key : keys) {
+    const std::string record = Record(key);
+    array += Big(record.size(), 4) + record;
+  }
+  return array;
+}
+
 const DatabaseTime kNow = std::chrono::sys_days(2026y / std::chrono::May / 17) + 9h + 42min + 11s;
 
-// The count's columns, then one key's.
-Row GoodRow() {
-  return {Big(1, 1),
-          Big(1000, 4),
-          Big(7, 4),
-          Time(kNow + 60s),
-          Big(1000000, 4),
-          Big(8, 4),
-          Time(kNow + 86400s),
-          Time(kNow),
-          Big(0x0123456789ABCDEF, 8) + Big(0xFEDCBA9876543210, 8),
+Key GoodKey() {
+  return {Big(0x0123456789ABCDEF, 8) + Big(0xFEDCBA9876543210, 8),
           "sk_live_zIc8",
           "Production SIEM",
           "pro",
@@ -61,19 +78,18 @@ Row GoodRow() {
           Big(1000, 4),
           Big(1000000, 4),
           Big(142587, 8),
-          "null",
+          std::nullopt,
           Time(DatabaseTime(-1us)),
           Time(kNow + 1us),
-          "null"};
+          std::nullopt};
 }
 
-Row RowWithoutKey() {
-  Row row = GoodRow();
-  for (size_t i = 8; i < row.size(); ++i) row[i] = "null";
-  return row;
+Columns RowOf(const std::vector<Key>& keys) {
+  return {std::string(16, 'u'), Big(1, 1), Big(1000, 4),        Big(7, 4),  Time(kNow + 60s),
+          Big(1000000, 4),      Big(8, 4), Time(kNow + 86400s), Time(kNow), Records(keys)};
 }
 
-Result ResultOf(std::initializer_list<Row> rows, int columns = kColumns) {
+Result ResultOf(const Columns& row, size_t columns = kColumns) {
   Result result(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
   std::array<PGresAttDesc, kColumns + 1> attributes{};
   std::array<char, 2> name{'c', '\0'};
@@ -81,33 +97,29 @@ Result ResultOf(std::initializer_list<Row> rows, int columns = kColumns) {
     attribute.name = name.data();
     attribute.format = 1;
   }
-  PQsetResultAttrs(result.get(), columns, attributes.data());
-  int number = 0;
-  for (const Row& row : rows) {
-    for (int column = 0; column < std::min(columns, kColumns); ++column) {
-      std::string value = row[static_cast<size_t>(column)];
-      const bool null = value == "null";
-      PQsetvalue(result.get(), number, column, null ? nullptr : value.data(),
-                 null ? -1 : static_cast<int>(value.size()));
-    }
-    ++number;
+  PQsetResultAttrs(result.get(), static_cast<int>(columns), attributes.data());
+  for (size_t column = 0; column < std::min(columns, kColumns); ++column) {
+    std::string value = row[column];
+    PQsetvalue(result.get(), 0, static_cast<int>(column), value.data(),
+               static_cast<int>(value.size()));
   }
   return result;
 }
 
-TEST_CASE("no row is a session that is not live") {
-  const Result result = ResultOf({});
+bool Read(const Columns& row, KeyList& list) {
+  const Result result = ResultOf(row);
+  return ReadKeyList(Row(result.get(), 0), list);
+}
+
+bool IsRead(const Columns& row) {
   KeyList list;
-  list.live_session = true;
-  CHECK(ReadKeyList(Rows(result.get()), list));
-  CHECK(!list.live_session);
+  return Read(row, list);
 }
 
 TEST_CASE("a row's every value is read") {
-  const Result result = ResultOf({GoodRow(), GoodRow()});
+  const Result result = ResultOf(RowOf({GoodKey(), GoodKey()}));
   KeyList list;
-  REQUIRE(ReadKeyList(Rows(result.get()), list));
-  CHECK(list.live_session);
+  REQUIRE(ReadKeyList(Row(result.get(), 0), list));
   CHECK(list.admitted);
   CHECK(list.minute.limit == 1000);
   CHECK(list.minute.count == 7);
@@ -135,38 +147,60 @@ TEST_CASE("a row's every value is read") {
   CHECK(!key.revoked_at);
 }
 
-TEST_CASE("a row without a key is a user without keys, or over the limit") {
+TEST_CASE("no key in the array is a user without keys, or over the limit") {
   for (const int admitted : {0, 1}) {
     CAPTURE(admitted);
-    Row row = RowWithoutKey();
-    row[0] = Big(static_cast<uint64_t>(admitted), 1);
-    const Result result = ResultOf({row});
+    Columns row = RowOf({});
+    row[1] = Big(static_cast<uint64_t>(admitted), 1);
     KeyList list;
     list.keys.resize(3);
-    REQUIRE(ReadKeyList(Rows(result.get()), list));
+    REQUIRE(Read(row, list));
     CHECK(list.admitted == (admitted == 1));
     CHECK(list.keys.empty());
     CHECK(list.scopes.empty());
   }
 }
 
-TEST_CASE("a number, time or identifier of another length is refused") {
-  for (size_t column = 0; column < kColumns; ++column) {
-    const bool text = column >= 9 && column <= 11;
-    const bool null = column == 16 || column == 19;
-    if (text || null) continue;
-    for (const bool longer : {false, true}) {
+TEST_CASE("a value of another length is refused, in a column or in a key's field") {
+  for (const bool longer : {false, true}) {
+    CAPTURE(longer);
+    const auto change = [&](std::string& value) {
+      if (longer) {
+        value += 'x';
+      } else {
+        value.pop_back();
+      }
+    };
+    for (size_t column = 1; column < kColumns; ++column) {
       CAPTURE(column);
-      CAPTURE(longer);
-      Row row = GoodRow();
-      if (longer && column == kScopesColumn) continue;  // what follows an array is not looked at
-      if (longer) row[column] += 'x';
-      if (!longer) row[column].pop_back();
-      const Result result = ResultOf({row});
-      KeyList list;
-      CHECK(!ReadKeyList(Rows(result.get()), list));
+      Columns row = RowOf({GoodKey()});
+      change(row[column]);
+      CHECK(!IsRead(row));
+    }
+    for (size_t field = 0; field < GoodKey().size(); ++field) {
+      const bool is_text = field >= 1 && field <= 3;
+      if (is_text || !GoodKey()[field]) continue;
+      CAPTURE(field);
+      Key key = GoodKey();
+      change(*key[field]);
+      CHECK(!IsRead(RowOf({GoodKey(), key})));
     }
   }
+}
+
+TEST_CASE("a key has all its fields, and null only where that means something") {
+  for (size_t field = 0; field < GoodKey().size(); ++field) {
+    CAPTURE(field);
+    Key key = GoodKey();
+    key[field] = std::nullopt;
+    const bool may_be_null = field == 8 || field >= 10;
+    CHECK(IsRead(RowOf({key})) == may_be_null);
+  }
+  Key key = GoodKey();
+  key.pop_back();
+  CHECK(!IsRead(RowOf({key})));
+  key.resize(13);
+  CHECK(!IsRead(RowOf({key})));
 }
 
 TEST_CASE("an array that is none, or lies about its lengths, is refused") {
@@ -180,6 +214,8 @@ TEST_CASE("an array that is none, or lies about its lengths, is refused") {
       {"no text", Texts({}), true},
       {"an empty text", Texts({""}), true},
       {"nothing", "", false},
+      {"more behind the last", Texts({"a"}) + "x", false},
+      {"more behind none", Texts({}) + "x", false},
       {"two dimensions", Big(2, 4) + head + Big(1, 4) + Big(1, 4) + Big(1, 4) + Big(1, 4), false},
       {"a negative count", Big(1, 4) + head + Big(0xFFFFFFFF, 4) + Big(1, 4), false},
       {"more than there are", Big(1, 4) + head + Big(2, 4) + Big(1, 4) + Big(1, 4) + "a", false},
@@ -189,20 +225,21 @@ TEST_CASE("an array that is none, or lies about its lengths, is refused") {
   };
   for (const auto& row : rows) {
     CAPTURE(row.what);
-    Row values = GoodRow();
-    values[kScopesColumn] = row.array;
-    const Result result = ResultOf({values});
-    KeyList list;
-    CHECK(ReadKeyList(Rows(result.get()), list) == row.good);
+    Key key = GoodKey();
+    key[kScopesField] = row.array;
+    CHECK(IsRead(RowOf({key})) == row.good);
+    Columns columns = RowOf({});
+    columns[kKeysColumn] = row.array;  // of texts that are no records, if any
+    CHECK(IsRead(columns) == (row.array == Texts({})));
   }
 }
 
-TEST_CASE("rows of another statement are refused") {
-  for (const int columns : {1, kColumns - 1, kColumns + 1}) {
+TEST_CASE("a row of another statement is refused") {
+  for (const size_t columns : {size_t{1}, kColumns - 1, kColumns + 1}) {
     CAPTURE(columns);
-    const Result result = ResultOf({GoodRow()}, columns);
+    const Result result = ResultOf(RowOf({GoodKey()}), columns);
     KeyList list;
-    CHECK(!ReadKeyList(Rows(result.get()), list));
+    CHECK(!ReadKeyList(Row(result.get(), 0), list));
   }
 }
 

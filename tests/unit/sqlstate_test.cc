@@ -26,12 +26,12 @@ TEST_CASE("the table of sqlstate.h, row by row") {
       {"40P01", Remedy::kAgain, kUnavailable},
       {"53100", Remedy::kNone, kUnavailable},
       {"53300", Remedy::kNone, kUnavailable},
-      {"55P03", Remedy::kNone, kUnavailable},
+      {"55P03", Remedy::kApart, kUnavailable},
       {"57014", Remedy::kNone, kUnavailable},
-      {"57P04", Remedy::kNone, kInternal},
-      {"42501", Remedy::kNone, kInternal},
-      {"42P01", Remedy::kNone, kInternal},
-      {"XX000", Remedy::kNone, kInternal},
+      {"57P04", Remedy::kApart, kInternal},
+      {"42501", Remedy::kApart, kInternal},
+      {"42P01", Remedy::kApart, kInternal},
+      {"XX000", Remedy::kApart, kInternal},
   };
   for (const Row& row : rows) {
     CAPTURE(row.sqlstate);
