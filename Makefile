@@ -139,8 +139,8 @@ install: $(OUT)/keys-fcgi ## the handler, its units, settings, sql/, nginx files
 uninstall: ## remove what `make install` put there, but no file of /etc that was changed since
 	tools/install --uninstall
 
-deb: $(OUT)/keys-fcgi ## a Debian package of the same files, build/deb/keys-fcgi_….deb
-	tools/install-packages package && tools/debian/build $< $(VERSION)
+deb: ## a Debian package of the same files, build/deb/keys-fcgi_….deb
+	tools/install-packages build package && $(LOCKED) $(MAKE) all && tools/debian/build $(OUT)/keys-fcgi $(VERSION)
 
 ## Development
 
