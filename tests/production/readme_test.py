@@ -1,0 +1,202 @@
+#!/usr/bin/python3
+"""The README's "Production", pasted block by block on a copy of this machine; and what is then done with it."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import types
+import unittest
+
+from tests.load import Load
+from tests.production.cluster import HANDLER
+from tests.production.machine import CannotMount, Machine
+from tests.stack import ROOT
+
+USER = "0c0c0c0c-0000-4000-8000-00000000000c"
+SESSION = "5e550000-0000-4000-8000-00000000000c"
+ENVIRONMENT = "/etc/keys-fcgi/environment"
+PACKAGE = "build/deb/keys-fcgi_*.deb"
+
+
+def pasted_blocks():
+    """The shell blocks of the steps; those of the subsections are for other databases."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Production\n")[1].split("\n### ")[0]
+    return "".join(re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S))
+
+
+def setUpModule():
+    global machine, pasted, site, token
+    if os.geteuid() != 0:
+        raise unittest.SkipTest("a copy of the machine needs root")
+    if HANDLER != ROOT / "build/keys-fcgi":
+        raise unittest.SkipTest("packages are of the release build")
+    try:
+        machine = unittest.enterModuleContext(Machine())
+    except CannotMount as reason:
+        raise unittest.SkipTest(f"no copy of the machine can be made here: {reason}") from None
+    pasted = machine.run("bash", "-euo", "pipefail", "-c", pasted_blocks(), check=False)
+    if pasted.returncode != 0:
+        raise AssertionError(f"the README's blocks fail: exit {pasted.returncode}\n{pasted.stdout}{pasted.stderr}")
+    machine.join_network()
+    # What the rest asks with: somebody whose limit is out of reach.
+    site = types.SimpleNamespace(url="https://localhost:443", cacert=machine.path("/etc/nginx/keys/certificate.pem"))
+    sql(f"""
+        UPDATE tiers SET requests_per_minute = 1000000 WHERE name = 'pro';
+        INSERT INTO auth.users (id) VALUES ('{USER}');
+        INSERT INTO auth.sessions (id, user_id) VALUES ('{SESSION}', '{USER}');
+        INSERT INTO accounts (user_id, tier) VALUES ('{USER}', 'pro');""")
+    mint = ("/usr/lib/keys-fcgi/mint-token", "--key", "/etc/keys-fcgi/jwt-secret", "--user", USER, "--session", SESSION)
+    token = machine.run(*mint).stdout.strip()
+
+
+def sql(text):
+    return machine.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "keys", user="postgres", input=text).stdout.strip()
+
+
+def pool():
+    return set(machine.pids("keys-fcgi"))
+
+
+def status_of(url, with_token=None):
+    config = f'header = "Cookie: sb-access-token={with_token}"\n' if with_token else ""
+    command = ["curl", "-q", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", site.cacert, "-K", "-", url]
+    return subprocess.run(command, input=config, capture_output=True, text=True, check=False).stdout
+
+
+class ProductionTest(unittest.TestCase):
+    """In the order of their numbers: the last removes it all."""
+
+    def setUp(self):
+        self.assertEqual(status_of(site.url + "/api/v1/keys", token), "200", "a good request before it")
+
+    def served_without_a_loss(self, *command, check=True):
+        """Runs a command on the machine while clients ask; each must be answered with 200."""
+        with Load(site, token, clients=4, pause=0.005) as load:
+            load.wait_for(200)
+            done = machine.run(*command, check=check)
+            load.wait_for(200)
+        self.assertEqual((load.lost, set(load.statuses())), ([], {200}))
+        return done
+
+    def edit(self, name, change):
+        """Changes a file of the machine for the length of a test."""
+        path = machine.path(name)
+        before, mode = path.read_bytes(), path.stat().st_mode
+        self.addCleanup(lambda: (path.unlink(), path.write_bytes(before), path.chmod(mode)))
+        text = change(before.decode("utf-8", "surrogateescape"))
+        path.unlink()
+        path.write_text(text, encoding="utf-8")
+        path.chmod(mode)
+
+    def test_1_the_readme_followed_to_the_letter_ends_in_a_users_keys(self):
+        listed = json.loads(pasted.stdout[pasted.stdout.rindex('{"data"') :])
+        self.assertEqual([key["name"] for key in listed["data"]], ["My first key"])
+        self.assertIn('{"status":"ready"}', pasted.stdout)
+        self.assertEqual(status_of(site.url + "/api/v1/keys"), "401")
+        self.assertEqual(len(pool()), 2)
+
+    def test_2_the_socket_is_for_nginx_alone(self):
+        connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/keys-fcgi/keys.sock')"
+        self.assertEqual(machine.run("stat", "-c", "%a %U:%G", "/run/keys-fcgi/keys.sock").stdout, "660 root:www-data\n")
+        machine.run("/usr/bin/python3", "-c", connect, user="www-data")
+        for other in ("nobody", "keys-fcgi"):
+            with self.subTest(other):
+                self.assertIn("PermissionError", machine.run("/usr/bin/python3", "-c", connect, user=other, check=False).stderr)
+
+    def test_2_a_process_is_as_powerless_as_its_unit_says(self):
+        for pid in pool():
+            status = machine.run("cat", f"/proc/{pid}/status").stdout
+            self.assertRegex(status, r"\nCapBnd:\t0+\n")
+            self.assertRegex(status, r"\nNoNewPrivs:\t1\n")
+            self.assertEqual(machine.run("ps", "-o", "user:20=", "-p", pid).stdout.strip(), "keys-fcgi")
+        for name in ("jwt-secret", "pgpass"):
+            with self.subTest(name):
+                self.assertNotEqual(machine.run("cat", f"/etc/keys-fcgi/{name}", user="keys-fcgi", check=False).returncode, 0)
+
+    def test_3_a_rolling_restart_loses_no_request(self):
+        before = pool()
+        self.served_without_a_loss("keys-fcgi-restart")
+        self.assertEqual((len(pool()), pool() & before), (2, set()))
+
+    def test_3_wrong_settings_replace_no_process(self):
+        before = pool()
+        for what, file, old, new in (
+            ("another database", ENVIRONMENT, r"@/keys\?", "@/postgres?"),
+            ("a setting out of range", ENVIRONMENT, r"#KEYS_DEADLINE_MS=2000", "KEYS_DEADLINE_MS=1"),
+            ("too short a secret", "/etc/keys-fcgi/jwt-secret", r"(?s).+", "short"),
+        ):
+            with self.subTest(what):
+                self.edit(file, lambda text, old=old, new=new: re.sub(old, new, text))
+                done = self.served_without_a_loss("keys-fcgi-restart", check=False)
+                self.assertEqual((done.returncode, pool()), (1, before))
+                self.assertIn("nothing was restarted", done.stderr)
+                self.doCleanups()
+
+    def test_4_a_program_that_does_not_stay_up_replaces_one_process_only(self):
+        before = pool()
+        self.edit("/usr/sbin/keys-fcgi", lambda _: '#!/bin/sh\n[ "$1" = --check ] && exit 0\nsleep 0.3\nexit 1\n')
+        done = self.served_without_a_loss("keys-fcgi-restart", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stderr, r"keys-fcgi@1\.service does not stay up")
+        self.assertEqual(len(pool() & before), 1)
+        self.doCleanups()
+        machine.wait_until(lambda: len(pool()) == 2, what="a process of the good program")
+
+    def test_4_a_killed_process_is_started_again(self):
+        victim = sorted(pool())[0]
+        machine.run("kill", "-KILL", victim)
+        machine.wait_until(lambda: len(pool() - {victim}) == 2, what="its successor")
+
+    def test_5_an_upgrade_replaces_the_pool_without_a_loss(self):
+        before = pool()
+        done = self.served_without_a_loss("bash", "-c", f"dpkg -i {PACKAGE}")
+        self.assertEqual((len(pool()), pool() & before), (2, set()))
+        self.assertNotIn("sql/", done.stderr)
+
+    def test_5_an_upgrade_says_when_sql_has_changed(self):
+        self.edit("/usr/share/keys-fcgi/sql/2-schema.sql", lambda text: text + "-- as an older version had it\n")
+        done = machine.run("bash", "-c", f"dpkg -i {PACKAGE}")
+        self.assertIn("sql/ has changed", done.stderr)
+
+    def test_6_the_sweep_deletes_what_has_ended(self):
+        sql("""INSERT INTO request_counts SELECT gen_random_uuid(), now() - interval '1 s', now() - interval '1 s',
+            1, 1, 10, 1000, true""")
+        machine.run("systemctl", "start", "keys-fcgi-sweep")
+        self.assertEqual(sql("SELECT count(*) FROM request_counts WHERE day_ends < now()"), "0")
+
+    def test_6_the_key_set_is_fetched(self):
+        # RFC 7515 appendix A.3.1, from the address where Debian's nginx shows its own page.
+        key = {"kty": "EC", "crv": "P-256", "kid": "rfc7515-a3", "alg": "ES256",
+               "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}  # fmt: skip
+        machine.path("/var/www/html/jwks.json").write_text(json.dumps({"keys": [key]}), encoding="ascii")
+        self.edit("/etc/keys-fcgi/refresh-jwks", lambda text: text + "JWKS_URL=http://localhost/jwks.json\n")
+        machine.run("systemctl", "start", "keys-fcgi-refresh-jwks")
+        self.assertIn("rfc7515-a3", machine.path("/var/lib/keys-fcgi/jwks.json").read_text(encoding="ascii"))
+
+    def test_7_a_new_socket_comes_with_the_target(self):
+        refused = machine.run("systemctl", "restart", "keys-fcgi.socket", check=False)
+        self.assertIn("already active, refusing", refused.stderr)
+        machine.run("systemctl", "restart", "keys-fcgi.target")
+        self.assertEqual(status_of(site.url + "/api/v1/keys", token), "200")
+
+    def test_8_removed_and_purged_it_leaves_an_nginx_that_starts(self):
+        machine.run("apt-get", "remove", "-y", "keys-fcgi")
+        self.assertEqual(pool(), set())
+        active = machine.run("systemctl", "list-units", "--plain", "--no-legend", "--state=active", "keys-fcgi*").stdout
+        self.assertEqual(active, "")
+        self.assertTrue(machine.path(ENVIRONMENT).exists())
+        self.assertEqual(status_of(site.url + "/api/v1/keys", token), "502", "nginx says so as long as its files are there")
+        machine.run("apt-get", "purge", "-y", "keys-fcgi")
+        machine.run("nginx", "-t")
+        machine.run("systemctl", "restart", "nginx")
+        machine.wait_until(lambda: status_of("http://localhost/") == "200", what="Debian's own page")
+        roots = ("/etc", "/usr/sbin", "/usr/lib", "/usr/share", "/var/lib/keys-fcgi")
+        left = machine.run("find", *roots, "-name", "*keys-fcgi*", "-not", "-path", "*/dpkg/*", check=False).stdout.split()
+        self.assertEqual(left, [])
+        self.assertEqual(machine.run("ls", "/etc/nginx/keys").stdout.split(), ["certificate-key.pem", "certificate.pem"])
+
+
+if __name__ == "__main__":
+    unittest.main()
