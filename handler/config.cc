@@ -20,7 +20,8 @@ constexpr std::array kSettings = {
     Setting{"KEYS_CHECK_SESSION", "on",
             "off: ask neither auth.sessions nor auth.users (issuers that have none)"},
     Setting{"KEYS_DEADLINE_MS", "2000", "longest wait for the database, 100 to 60000"},
-    Setting{"KEYS_SERVER_TIMING", "off", "on: send Server-Timing with every response"},
+    Setting{"KEYS_SERVER_TIMING", "off",
+            "on: send Server-Timing with every answer for which the database was asked"},
     Setting{"KEYS_METRICS_FILE", "",
             "counters shared by the pool's processes; unset: each counts alone"},
 };
