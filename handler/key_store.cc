@@ -1,5 +1,7 @@
 #include "handler/key_store.h"
 
+#include <endian.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -34,8 +36,9 @@ class BinaryReader {
   Integer Number(std::string_view value) {
     if (value.size() != sizeof(Integer)) return Bad<Integer>();
     uint64_t number = 0;
-    for (const char byte : value) number = number << 8 | static_cast<unsigned char>(byte);
-    return static_cast<Integer>(number);
+    std::memcpy(reinterpret_cast<char*>(&number) + sizeof number - sizeof(Integer), value.data(),
+                sizeof(Integer));
+    return static_cast<Integer>(be64toh(number));
   }
 
   bool Boolean(std::string_view value) { return Number<uint8_t>(value) != 0; }
