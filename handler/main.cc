@@ -1,4 +1,5 @@
 // keys-fcgi: settings -> keys -> one of its modes.
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -119,9 +120,10 @@ int Run(bool check_only) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  // A core file would hold secrets and tokens.
+  // A core file would hold secrets and tokens. The limit does not count where cores go into a pipe.
   const rlimit no_core{};
   setrlimit(RLIMIT_CORE, &no_core);
+  prctl(PR_SET_DUMPABLE, 0);
   const std::string_view option = argc > 1 ? argv[1] : "";
   try {
     if (option == "--check-keys" && argc == 3) return CheckKeys(argv[2]);

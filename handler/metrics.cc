@@ -1,6 +1,7 @@
 #include "handler/metrics.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,8 +46,7 @@ constexpr std::array<int64_t, 12> kBucketsUs = {250,   500,   1000,   2500,   50
 constexpr std::array<std::string_view, 12> kBucketNames = {"0.00025", "0.0005", "0.001", "0.0025",
                                                            "0.005",   "0.01",   "0.025", "0.05",
                                                            "0.1",     "0.25",   "1",     "2.5"};
-constexpr size_t kSlots = 256;                    // processes that can hold a gauge at once
-constexpr uint64_t kLayout = 0x6b65797300000001;  // changes whenever Shared does
+constexpr size_t kSlots = 256;  // processes that can hold a gauge at once
 
 using Cell = std::atomic<int64_t>;
 static_assert(Cell::is_always_lock_free);
@@ -61,7 +61,7 @@ int64_t Read(const Cell& cell) {
 }  // namespace
 
 struct Metrics::Shared {
-  std::atomic<uint64_t> layout;
+  uint64_t layout;
   std::array<Cell, kOutcomes> requests;
   std::array<Cell, kBucketsUs.size() + 1> buckets;  // not cumulative here
   Cell duration_us;
@@ -70,6 +70,50 @@ struct Metrics::Shared {
 };
 
 namespace {
+
+// What stands for what in Shared, as a number: FNV-1a over its size and the names, in their order.
+uint64_t Layout(size_t size) {
+  uint64_t hash = 0xcbf29ce484222325 ^ size;
+  const auto mix = [&](std::string_view name) {
+    for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
+    hash *= 0x100000001b3;  // as a zero byte: names do not run into each other
+  };
+  for (const ApiErrorRow& error : ApiErrors()) mix(error.code);
+  for (const std::string_view bucket : kBucketNames) mix(bucket);
+  for (const Description& counter : kDescriptions) mix(counter.name);
+  return hash;
+}
+
+// The pool's file, of our layout; -1 and errno. One of another layout, of a version that is being
+// replaced, is exchanged for a new one and never changed: its processes go on counting in theirs.
+int OpenFile(const std::string& path, size_t size) {
+  const uint64_t ours = Layout(size);
+  while (true) {
+    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
+    if (file < 0) return -1;
+    struct stat opened {};
+    struct stat named {};
+    // Locked, so that of several that start at once one exchanges the file.
+    bool good = fstat(file, &opened) == 0 && S_ISREG(opened.st_mode) && flock(file, LOCK_EX) == 0;
+    if (good && stat(path.c_str(), &named) == 0 && named.st_ino == opened.st_ino) {
+      uint64_t layout = 0;
+      if (pread(file, &layout, sizeof layout, 0) == 0) {
+        good = ftruncate(file, static_cast<off_t>(size)) == 0 &&
+               pwrite(file, &ours, sizeof ours, 0) == sizeof ours;
+        layout = ours;
+      }
+      if (good && layout == ours) {
+        flock(file, LOCK_UN);
+        return file;
+      }
+      good = good && unlink(path.c_str()) == 0;
+    }
+    const int error = errno;
+    close(file);
+    errno = error;
+    if (!good) return -1;
+  }
+}
 
 // An open file description lock (fcntl(2)) on the slot's byte. Tells whether it was free.
 bool LockSlot(int file, size_t slot, int command) {
@@ -86,31 +130,16 @@ bool LockSlot(int file, size_t slot, int command) {
 
 Metrics::Metrics(const std::string& path) : slot_(kSlots) {
   if (!path.empty()) {
-    file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
-    struct stat status {};
-    if (file_ < 0 || fstat(file_, &status) != 0 || !S_ISREG(status.st_mode) ||
-        ftruncate(file_, static_cast<off_t>(sizeof(Shared))) != 0) {
+    file_ = OpenFile(path, sizeof(Shared));
+    if (file_ < 0)
       throw std::runtime_error("KEYS_METRICS_FILE " + path + ": " + std::strerror(errno));
-    }
   }
   void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
                             file_ < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, file_, 0);
   if (memory == MAP_FAILED) {
     throw std::runtime_error("KEYS_METRICS_FILE " + path + ": " + std::strerror(errno));
   }
-  shared_ = static_cast<Shared*>(memory);
-  // A new file is all zeros; one of another version is begun anew by whoever comes first.
-  uint64_t layout = shared_->layout.load();
-  if (layout != kLayout && shared_->layout.compare_exchange_strong(layout, kLayout)) {
-    const auto zero = [](auto& cells) {
-      for (Cell& cell : cells) cell.store(0);
-    };
-    zero(shared_->requests);
-    zero(shared_->buckets);
-    shared_->duration_us.store(0);
-    zero(shared_->counters);
-    zero(shared_->database_connected);
-  }
+  shared_ = static_cast<Shared*>(memory);  // all zeros when new
   for (size_t slot = 0; slot < kSlots && slot_ == kSlots; ++slot) {
     if (file_ < 0 || LockSlot(file_, slot, F_OFD_SETLK)) slot_ = slot;
   }

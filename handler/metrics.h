@@ -1,10 +1,11 @@
 // Counters of the whole pool, in Prometheus' text format.
 //
 // All processes map one file (KEYS_METRICS_FILE) and add to the same atomic counters, so a scrape
-// of any process shows the sum, also of processes that were replaced. What is true only of a
-// process that lives (its database connection) is in a slot that it holds by a lock on a byte of
-// the file; the kernel lets go of it when the process dies. Without a file each process counts
-// alone.
+// of any process shows the sum, also of processes that were replaced. A version that counts
+// something else begins a file of its own, while the processes that it replaces keep theirs. What
+// is true only of a process that lives (its database connection) is in a slot that it holds by a
+// lock on a byte of the file; the kernel lets go of it when the process dies. Without a file each
+// process counts alone.
 //
 // Counting never fails and never blocks: relaxed atomic additions. The constructor throws
 // std::runtime_error when the file cannot be used.
