@@ -115,6 +115,17 @@ class ProductionTest(unittest.TestCase):
             with self.subTest(name):
                 self.assertNotEqual(machine.run("cat", f"/etc/keys-fcgi/{name}", user="keys-fcgi", check=False).returncode, 0)
 
+    def test_2_the_system_user_has_its_two_roles_in_one_database_and_no_more(self):
+        def query(role, database="keys", text="SELECT 1", user="keys-fcgi"):
+            return machine.run("psql", "-XAt", "-U", role, "-d", database, "-c", text, user=user, check=False)
+
+        for role in ("keys_runtime", "keys_sweeper"):
+            with self.subTest(role):
+                self.assertEqual(query(role).stdout, "1\n")
+                self.assertIn("permission denied", query(role, text="CREATE TEMPORARY TABLE mine ()").stderr)
+                for refused in (query(role, database="postgres"), query(role, user="www-data"), query("postgres")):
+                    self.assertRegex(refused.stderr, "Peer authentication failed")
+
     def test_3_a_rolling_restart_loses_no_request(self):
         before = pool()
         self.served_without_a_loss("keys-fcgi-restart")

@@ -24,13 +24,16 @@ def setUpModule():
         INSERT INTO public.api_keys (user_id, key_prefix, key_hash, name)
         VALUES ('{USER}', 'sk_live_aaaa', sha256('aaaa'), 'One');
         CREATE TABLE public.somebody_elses (secret text);
+        CREATE ROLE anybody LOGIN;
         CREATE DATABASE other;""")
+    cluster.psql("CREATE TABLE public.in_another_database (secret text); SELECT lo_from_bytea(4711, 'secret')", database="other")
+    cluster.psql("SELECT lo_from_bytea(4711, 'secret')")
 
 
 class RolesTest(unittest.TestCase):
-    def refused(self, role, sql, why="permission denied|must be owner|must be superuser|must have"):
+    def refused(self, role, sql, why="permission denied|must be owner|must be superuser|must have", database="postgres"):
         with self.subTest(role=role, sql=sql):
-            done = cluster.run_psql("-c", sql, user=role)
+            done = cluster.run_psql("-c", sql, user=role, database=database)
             self.assertNotEqual(done.returncode, 0, f"allowed: {sql}")
             self.assertRegex(done.stderr, why)
 
@@ -129,6 +132,31 @@ class RolesTest(unittest.TestCase):
             "DROP TABLE public.request_counts",
         ):
             self.refused("keys_runtime", sql)
+
+    def test_neither_role_reaches_what_is_in_another_database_or_a_large_object(self):
+        for role in ("keys_runtime", "keys_sweeper"):
+            for database in ("postgres", "other"):
+                self.refused(role, "SELECT lo_get(4711)", database=database)
+                self.refused(role, "SELECT lo_put(4711, 0, 'mine')", database=database)
+            self.refused(role, "SELECT * FROM public.in_another_database", database="other")
+            self.refused(role, "CREATE TABLE public.mine ()", database="other")
+
+    def test_what_else_is_open_to_the_roles_is_what_postgresql_lets_everybody_do(self):
+        # As the README says; `anybody` is a role that was just made.
+        for sql in (
+            "CREATE TEMPORARY TABLE mine ()", "SELECT lo_create(0)", "SELECT pg_sleep(0)", "LISTEN mine",
+            "SELECT pg_advisory_lock(1)", "DO 'BEGIN END'", "SET statement_timeout = 0",
+        ):  # fmt: skip
+            for role in ("anybody", "keys_runtime", "keys_sweeper"):
+                with self.subTest(role=role, sql=sql):
+                    self.assertEqual(cluster.run_psql("-c", sql, user=role).returncode, 0)
+        for sql in (
+            "CREATE EXTENSION pgcrypto", "LOAD '/tmp/mine'", "ALTER SYSTEM SET fsync = off", "CHECKPOINT",
+            "SELECT pg_ls_dir('.')", "SELECT pg_reload_conf()", "CREATE PUBLICATION mine", "ALTER DATABASE other SET jit = on",
+            "SELECT pg_create_physical_replication_slot('mine')", "COMMENT ON TABLE public.tiers IS 'mine'",
+        ):  # fmt: skip
+            for role in ("keys_runtime", "keys_sweeper"):
+                self.refused(role, sql, why="permission denied|must be |access to library")
 
     def test_keys_sweeper_sweeps_ended_counts_and_no_others(self):
         cluster.psql("""
