@@ -90,6 +90,20 @@ class DatabaseTlsTest(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("missing.crt", complaints)
 
+    def test_of_several_hosts_the_one_that_proves_itself_is_talked_to(self):
+        # Both lead to the same server, whose certificate is for localhost; the control has another name twice.
+        def several(*hosts):
+            return (
+                url(host=",".join(hosts)).replace(f":{cluster.port}/", "/").replace("hostaddr=127.0.0.1", "hostaddr=127.0.0.1,127.0.0.1")
+                + f"&port={cluster.port},{cluster.port}&target_session_attrs=read-write"
+            )
+
+        token = cluster.mint("--user", USER, "--session", SESSION)
+        for hosts in (("db.example", "localhost"), ("localhost", "db.example")):
+            with self.subTest(hosts):
+                self.assertEqual(cluster.ask(token, several(*hosts))[0], 200)
+        self.assertEqual(cluster.ask(token, several("db.example", "db.example"))[0], 503)
+
     def test_no_password_appears_in_a_complaint(self):
         for bad in (url(authority="foreign"), url(host="db.example")):
             bad = bad.replace("keys_runtime@", "keys_runtime:tellnobody@")
