@@ -3,7 +3,6 @@
 #define HANDLER_UUID_H_
 
 #include <array>
-#include <compare>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,7 +12,9 @@ namespace keys {
 struct Uuid {
   std::array<unsigned char, 16> bytes{};
 
-  friend auto operator<=>(const Uuid&, const Uuid&) = default;
+  friend bool operator==(const Uuid&, const Uuid&) = default;
+  // PostgreSQL's order.
+  friend bool operator<(const Uuid& one, const Uuid& other) { return one.bytes < other.bytes; }
 };
 
 // Exactly 8-4-4-4-12 hexadecimal digits in either case; anything else is nullopt.
