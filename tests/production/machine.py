@@ -20,24 +20,24 @@ from tests.stack import ROOT, Stack
 
 CANNOT_MOUNT = 77
 BOOT = r"""
-set -euo pipefail
+set -eEuo pipefail
 place=$1 project=$2 standin=$3
-{
-  mount -t tmpfs -o mode=755 tmpfs "$place"
-  overlay() {
-    mkdir "$place/upper$1" "$place/work$1"
-    mount -t overlay overlay -o "lowerdir=$2,upperdir=$place/upper$1,workdir=$place/work$1" "$3"
-  }
-  mkdir "$place/root"
-  chmod 755 "$place/root"
-  overlay 1 / "$place/root"
-  # The project may be a file system of its own.
-  overlay 2 "$project" "$place/root$project"
-  cd "$place/root"
-  mount -t proc proc proc
-  mount --rbind /dev dev
-  mount -t tmpfs -o mode=755 tmpfs run
-} || exit 77
+echo entered
+trap 'exit 77' ERR
+overlay() {
+  mkdir "$place/upper$1" "$place/work$1"
+  mount -t overlay overlay -o "lowerdir=$2,upperdir=$place/upper$1,workdir=$place/work$1" "$3"
+}
+mount -t tmpfs -o mode=755 tmpfs "$place"
+mkdir "$place/root"
+overlay 1 / "$place/root"
+# The project may be a file system of its own.
+overlay 2 "$project" "$place/root$project"
+cd "$place/root"
+mount -t proc proc proc
+mount --rbind /dev dev
+mount -t tmpfs -o mode=755 tmpfs run
+trap - ERR
 mkdir -p run/systemd/system run/lock
 ip link set lo up
 # What a test machine has and a fresh one has not: nobody may start services, newer packages are known of, a cluster.
@@ -75,11 +75,12 @@ class Machine:
             env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.log, text=True,
         )  # fmt: skip
         try:
-            if self.process.stdout.readline() != "ready\n":
+            lines = [self.process.stdout.readline() for _ in range(2)]
+            if lines != ["entered\n", "ready\n"]:
                 status = self.process.wait(60)
                 self.log.seek(0)
                 complaint = self.log.read().strip()
-                if status == CANNOT_MOUNT:
+                if status == CANNOT_MOUNT or not lines[0]:
                     raise CannotMount(complaint)
                 raise RuntimeError(f"the machine does not start, exit {status}: {complaint}")
             children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"

@@ -20,10 +20,14 @@ ENVIRONMENT = "/etc/keys-fcgi/environment"
 PACKAGE = "build/deb/keys-fcgi_*.deb"
 
 
-def pasted_blocks():
-    """The shell blocks of the steps; those of the subsections are for other databases."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Production\n")[1].split("\n### ")[0]
-    return "".join(re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S))
+def section(heading):
+    """What the README says below a heading, up to the next."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.split(r"\n##+ ", text.split(f"\n{heading}\n")[1])[0]
+
+
+def blocks(text, language=""):
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S))
 
 
 def setUpModule():
@@ -36,7 +40,7 @@ def setUpModule():
         machine = unittest.enterModuleContext(Machine())
     except CannotMount as reason:
         raise unittest.SkipTest(f"no copy of the machine can be made here: {reason}") from None
-    pasted = machine.run("bash", "-euo", "pipefail", "-c", pasted_blocks(), check=False)
+    pasted = machine.run("bash", "-euo", "pipefail", "-c", blocks(section("## Production"), "sh"), check=False)
     if pasted.returncode != 0:
         raise AssertionError(f"the README's blocks fail: exit {pasted.returncode}\n{pasted.stdout}{pasted.stderr}")
     machine.join_network()
@@ -75,7 +79,9 @@ class ProductionTest(unittest.TestCase):
         """Runs a command on the machine while clients ask; each must be answered with 200."""
         with Load(site, token, clients=4, pause=0.005) as load:
             load.wait_for(200)
-            done = machine.run(*command, check=check)
+            done = machine.run(*command, check=False)
+            if check and done.returncode != 0:
+                self.fail(done.stderr + machine.run("journalctl", "-u", "keys-fcgi@*").stdout[-2000:])
             load.wait_for(200)
         self.assertEqual((load.lost, set(load.statuses())), ([], {200}))
         return done
@@ -186,11 +192,41 @@ class ProductionTest(unittest.TestCase):
         machine.run("systemctl", "start", "keys-fcgi-refresh-jwks")
         self.assertIn("rfc7515-a3", machine.path("/var/lib/keys-fcgi/jwks.json").read_text(encoding="ascii"))
 
+    def test_7_a_database_on_another_machine_is_reached_by_tls_and_password(self):
+        """PostgreSQL of this one, by TCP and with a certificate of its own, stands for it."""
+        text = section("### A database on another machine")
+        sql("ALTER ROLE keys_runtime PASSWORD 'of runtime'; ALTER ROLE keys_sweeper PASSWORD 'of sweeper'")
+        line = re.search(r"`(hostssl [^`]*)`", text)[1].replace("<this host>/32", "samehost")
+        filled_in = blocks(text).replace("<the database> <the name server>", "localhost")
+        url = re.search(r"`(postgresql://[^`]*)`", text)[1].replace("<host>", "localhost")
+        machine.run("bash", "-euo", "pipefail", "-c", f"""
+            cd /etc/postgresql/15/main
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \\
+              -addext subjectAltName=DNS:localhost -keyout server.key -out root.crt
+            chown postgres: server.key root.crt
+            printf "ssl = on\\nssl_cert_file = '$PWD/root.crt'\\nssl_key_file = '$PWD/server.key'\\n" >>postgresql.conf
+            sed -i '1i {line}' pg_hba.conf
+            systemctl reload postgresql""")
+        self.assertIn("root.crt", sql("SHOW ssl_cert_file"), "reloaded")
+        machine.run("bash", "-euo", "pipefail", "-c", f"""
+            cd /etc/postgresql/15/main  # where root.crt is
+            {filled_in}
+            printf 'localhost:5432:keys:keys_%s\\n' 'runtime:of runtime' 'sweeper:of sweeper' >/etc/keys-fcgi/pgpass
+            sed -i 's|^KEYS_DATABASE_URL=.*|KEYS_DATABASE_URL={url.replace("&", chr(92) + "&")}|' /etc/keys-fcgi/environment
+            printf 'PGHOST=localhost\\nPGSSLMODE=verify-full\\nPGSSLROOTCERT=/etc/keys-fcgi/root.crt\\n' >>/etc/keys-fcgi/sweep""")
+        self.served_without_a_loss("keys-fcgi-restart")
+        how = """SELECT DISTINCT ssl, client_addr IS NOT NULL FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                 WHERE usename = 'keys_runtime'"""
+        self.assertEqual(sql(how), "t|t")
+        machine.run("systemctl", "start", "keys-fcgi-sweep")
+        verified = machine.run("systemd-analyze", "verify", "--man=no", "keys-fcgi@1.service", "keys-fcgi-sweep.service")
+        self.assertEqual(verified.stdout + verified.stderr, "", "the drop-ins")
+
     def test_7_a_new_socket_comes_with_the_target(self):
         refused = machine.run("systemctl", "restart", "keys-fcgi.socket", check=False)
         self.assertIn("already active, refusing", refused.stderr)
         machine.run("systemctl", "restart", "keys-fcgi.target")
-        self.assertEqual(status_of(site.url + "/api/v1/keys", token), "200")
+        machine.wait_until(lambda: status_of(site.url + "/api/v1/keys", token) == "200", what="the new pool")
 
     def test_8_removed_and_purged_it_leaves_an_nginx_that_starts(self):
         machine.run("apt-get", "remove", "-y", "keys-fcgi")
