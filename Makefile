@@ -77,6 +77,8 @@ endif
 
 # Two stacks that are started at once in one tree build one after the other.
 LOCKED := flock Makefile
+# The fuzzer of tests/faults talks to this one, whatever the rest of the tests run.
+BUILD_SANITIZED := $(LOCKED) $(MAKE) VARIANT=sanitize build/sanitize/keys-fcgi
 
 # What tools/stack, tools/install and tests/run take from here.
 export STACK PORT WORKERS VARIANT OUT PREFIX DESTDIR
@@ -106,13 +108,14 @@ down: ## stop the stack that `make up` or `make run` started; its data stays for
 ## Testing
 
 test: ## every test; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
-	tools/install-packages build run test && $(LOCKED) $(MAKE) binaries && tests/run
+	tools/install-packages build run test && $(LOCKED) $(MAKE) binaries && $(BUILD_SANITIZED) && tests/run
 
 test-unit: ## the unit tests alone
 	tools/install-packages build && $(LOCKED) $(MAKE) $(OUT)/unit-tests && tests/run unit
 
 test-faults: ## the fault tests alone: databases, processes and clients that fail
-	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/faults
+	tools/install-packages build run test && $(LOCKED) $(MAKE) all && $(BUILD_SANITIZED) && \
+	  tests/run tests/faults
 
 test-tls: ## the TLS scan alone
 	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/http/tls_test.py

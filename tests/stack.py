@@ -29,7 +29,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STACKS = pathlib.Path(os.environ.get("TEST_STACKS", ROOT / "build" / "test-stacks"))
 DEMO_USER = "00000001-0000-4000-8000-000000000001"
-SANITIZER_REPORT = re.compile(r".*(?:ERROR: \w+Sanitizer|runtime error:).*")
+SANITIZER_REPORT = re.compile(r"(?:ERROR: \w+Sanitizer|Sanitizer has encountered|runtime error:).*")
 
 
 class Response:

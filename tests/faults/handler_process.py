@@ -1,4 +1,7 @@
-"""One handler beside a stack's pool, on a socket of its own, with limits and a log that a test chooses."""
+"""One handler beside a stack's pool, on a socket of its own, with what a test chooses for it.
+
+Left, it has to end by itself, with exit status 0 and without a sanitizer's report.
+"""
 
 import os
 import resource
@@ -8,16 +11,22 @@ import subprocess
 import tempfile
 
 from tests.fastcgi import Peer, request
-from tests.stack import Stack, bare_environment
+from tests.stack import ROOT, SANITIZER_REPORT, Stack, bare_environment
+
+SANITIZED_PROGRAM = ROOT / "build" / "sanitize" / "keys-fcgi"  # built by `make test` and `make test-faults`
+LONGEST_END = 30  # seconds: who reads a long answer has 20 at the end of a process (server.cc)
 
 
 class Handler:
-    """Runs the stack's program with the stack's settings."""
+    """Runs the stack's program, or another, with the stack's settings under those given."""
 
-    def __init__(self, stack, stderr=None, limits=None):
+    def __init__(self, stack, stderr=None, limits=None, settings=None, program=None, user=None):
         self.stack = stack
         self.stderr = stderr
         self.limits = limits or {}
+        self.settings = settings or {}
+        self.program = program or os.path.join(stack.place, "bin", "keys-fcgi")
+        self.user = user
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="keys-handler-", dir="/tmp")
@@ -29,23 +38,31 @@ class Handler:
             listener.bind(self.socket)
             listener.listen(1024)
             self.process = subprocess.Popen(
-                [os.path.join(self.stack.place, "bin", "keys-fcgi")],
+                [self.program],
                 stdin=listener,
                 stdout=subprocess.DEVNULL,
                 stderr=self.stderr or log,
-                env=bare_environment() | settings,
+                env=bare_environment() | settings | self.settings,
+                user=self.user,
+                group=self.user,
+                extra_groups=[] if self.user else None,
                 preexec_fn=self._set_limits,
             )
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, failure, *_):
         self.process.terminate()
         try:
-            self.process.wait(10)
+            status = self.process.wait(LONGEST_END)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+            status = f"none within {LONGEST_END} s"
+        log = self.log()
         shutil.rmtree(self.directory)
+        # What made the test fail is the better news.
+        if failure is None and (status != 0 or SANITIZER_REPORT.search(log)):
+            raise AssertionError(f"the handler ended with exit status {status}\n{log[-20000:]}")
 
     def _set_limits(self):
         for limit, value in self.limits.items():
