@@ -47,6 +47,7 @@ class Peer:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout)
         self.socket.connect(path)
+        self.received = b""  # and not looked at yet
 
     def __enter__(self):
         return self
@@ -88,13 +89,13 @@ class Peer:
             return False
 
     def _exactly(self, count):
-        data = b""
-        while len(data) < count:
+        while len(self.received) < count:
             try:
-                part = self.socket.recv(count - len(data))
+                part = self.socket.recv(1 << 18)
             except ConnectionError as error:
                 raise Closed from error
             if not part:
                 raise Closed
-            data += part
+            self.received += part
+        data, self.received = self.received[:count], self.received[count:]
         return data

@@ -1,10 +1,17 @@
 #!/usr/bin/python3
 """Descriptors, disk and memory run out (issue 6, 6)."""
 
+import collections
+import contextlib
 import json
 import os
+import pathlib
+import random
 import re
 import resource
+import subprocess
+import sys
+import tempfile
 import time
 import unittest
 
@@ -15,6 +22,7 @@ from tests.stack import Stack
 
 SANITIZED = os.environ.get("VARIANT") == "sanitize" or "sanitize" in os.environ.get("HANDLER_PROGRAM", "")
 MEGABYTE = 1 << 20
+LEFT_OF_LONG_LISTS = 2 * MEGABYTE
 
 
 def setUpModule():
@@ -72,36 +80,151 @@ class Descriptors(unittest.TestCase):
 
 
 class Logs(unittest.TestCase):
-    def test_a_log_on_a_full_disk_keeps_nobody_from_answering(self):
+    """A log that takes nothing for a while."""
+
+    MORE_LINES = 4000  # than a process gathers
+
+    def ask_much(self, handler):
+        with Peer(handler.socket) as peer:
+            for _ in range(self.MORE_LINES):
+                peer.send(request())
+                self.assertEqual(peer.answer()[0], 401)
+
+    def says_so(self, handler, read):
+        """Once there is room again, it says how many lines are missing; what it kept is whole lines."""
+        text = b""
+
+        def is_said():
+            nonlocal text
+            handler.ask()
+            text += read()
+            return b" log_lines_dropped lines=" in text
+
+        stack.wait_until(is_said, what="the count of dropped lines")
+        self.assertEqual(handler.ask(person.token)[0], 200)
+        lines = text.decode().splitlines()[:-1]
+        for line in lines:
+            self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\S+Z (info|warning) \w+ ")
+        dropped = sum(int(count) for count in re.findall(r" log_lines_dropped lines=(\d+)", text.decode()))
+        self.assertGreater(dropped + len(lines), self.MORE_LINES)
+
+    def test_a_disk_that_is_full_of_something_else_drops_lines_and_says_so_when_it_is_not(self):
+        if os.geteuid() != 0:
+            self.skipTest("mounting a small disk takes root")
+        with tempfile.TemporaryDirectory(prefix="keys-disk-") as disk:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", disk], check=True)
+            try:
+                log, filler = pathlib.Path(disk, "log"), pathlib.Path(disk, "filler")
+                with open(log, "ab") as stderr, Handler(stack, stderr=stderr) as handler:
+                    handler.await_good(person.token)
+                    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+                        while True:
+                            file.write(bytes(4096))
+                    self.ask_much(handler)
+                    self.assertIsNone(handler.process.poll())
+                    self.assertLess(log.stat().st_size, 128 * 1024, "the disk was full")
+                    filler.unlink()
+                    with open(log, "rb") as reader:
+                        self.says_so(handler, reader.read)
+            finally:
+                subprocess.run(["umount", "--lazy", disk], check=True)
+
+    def test_a_device_without_space_keeps_nobody_from_answering(self):
         with open("/dev/full", "wb") as full, Handler(stack, stderr=full) as handler:
             handler.await_good(person.token)
             self.assertEqual({handler.ask(person.token)[0] for _ in range(300)}, {200})
-            self.assertEqual({handler.ask()[0] for _ in range(2000)}, {401})
 
-    def test_a_log_that_nobody_reads_drops_lines_and_says_so_when_somebody_does(self):
+    def test_a_pipe_that_nobody_reads_drops_lines_and_says_so_when_somebody_does(self):
+        self.pipe(user=None)
+
+    @unittest.skipIf(os.geteuid() != 0, "becoming another user takes root")
+    def test_a_pipe_that_nobody_reads_and_is_not_ours_to_open_again_blocks_nobody_either(self):
+        self.pipe(user="www-data")
+
+    def pipe(self, user):
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as writer:
-            with Handler(stack, stderr=writer) as handler:
+            with Handler(stack, stderr=writer, user=user) as handler:
                 writer.close()
                 handler.await_good(person.token)
-                with Peer(handler.socket) as peer:
-                    for _ in range(4000):
-                        peer.send(request())
-                        self.assertEqual(peer.answer()[0], 401)
+                self.ask_much(handler)
                 os.set_blocking(reader.fileno(), False)
-                text = b""
+                self.says_so(handler, lambda: reader.read(1 << 20) or b"")
 
-                def says_so():
-                    nonlocal text
-                    handler.ask()
-                    text += reader.read(1 << 20) or b""
-                    return b" log_lines_dropped lines=" in text
 
-                stack.wait_until(says_so, what="the count of dropped lines")
-                self.assertEqual(handler.ask(person.token)[0], 200)
-                # What was kept is whole lines.
-                for line in text.decode().splitlines()[:-1]:
-                    self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\S+Z (info|warning) \w+ ")
+class Mixture:
+    """Requests of every kind over 16 connections at once, which are opened again now and then."""
+
+    PEERS = 16
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.chance = random.Random(1)
+        self.seen = collections.Counter()
+        people = [Person(stack, tier="pro", keys=2) for _ in range(self.PEERS)]
+        tokens = [one.token for one in people]
+        expired = stack.mint("--user", person.id, "--session", person.session, "--expires-in", "-60")
+        stack.psql("UPDATE tiers SET requests_per_minute = 1 WHERE name = 'free'")
+        over, long = Person(stack), Person(stack, tier="pro", keys=600)
+        whole = request(tokens[0])
+        # What is sent, how often in a thousand, and what may come of it; None: a closed connection.
+        kinds = {
+            "list": ([request(one) for one in tokens], 390, {200}),
+            "HEAD": ([request(one, REQUEST_METHOD="HEAD") for one in tokens], 100, {200}),
+            "no cookie": ([request()], 100, {401}),
+            "no token": ([request("not.a.token")], 100, {401}),
+            "expired": ([request(expired)], 100, {401}),
+            "POST": ([request(tokens[0], REQUEST_METHOD="POST")], 50, {405}),
+            "cross-site": ([request(tokens[0], HTTP_SEC_FETCH_SITE="cross-site")], 50, {403}),
+            "over the limit": ([request(over.token)], 73, {200, 429}),
+            "long": ([request(long.token)], 2, {200}),
+            "malformed": ([whole.replace(b"\1\4", b"\1\7", 1), whole + b"\0"], 10, {None}),
+            "not kept": ([request(one, keep=False) for one in tokens], 10, {200}),
+            "aborted": ([whole, request(long.token), whole[:50]], 15, None),
+        }
+        self.kinds = [(name, texts, expected) for name, (texts, _, expected) in kinds.items()]
+        self.weights = [weight for _, weight, _ in kinds.values()]
+
+    def __enter__(self):
+        self.handler.await_good(person.token)
+        self.peers = [Peer(self.handler.socket) for _ in range(self.PEERS)]
+        return self
+
+    def __exit__(self, *_):
+        for peer in self.peers:
+            peer.close()
+        lift_limits(stack)
+
+    def ask(self, count):
+        for _ in range(0, count, self.PEERS):
+            asked = self.chance.choices(self.kinds, self.weights, k=self.PEERS)
+            for peer, (_, texts, _) in zip(self.peers, asked, strict=True):
+                peer.send(self.chance.choice(texts))
+            for place, (name, _, expected) in enumerate(asked):
+                self._finish(place, name, expected)
+
+    def _finish(self, place, name, expected):
+        peer = self.peers[place]
+        self.seen[name] += 1
+        if expected is not None:
+            try:
+                got = peer.answer()[0]
+            except Closed:
+                got = None
+            if got not in expected:
+                raise AssertionError(f"{name}: {got}")
+        if name in ("malformed", "not kept", "aborted"):
+            peer.close()
+            self.peers[place] = Peer(self.handler.socket)
+
+    def lowest_memory(self):
+        """Over three of its ticks, at which it tidies up."""
+        sizes = []
+        ended = time.monotonic() + 3
+        while time.monotonic() < ended:
+            sizes.append(self.handler.resident())
+            time.sleep(0.1)
+        return min(sizes)
 
 
 class Memory(unittest.TestCase):
@@ -119,37 +242,40 @@ class Memory(unittest.TestCase):
                 found = json.loads(body)
                 self.assertEqual(found["meta"]["total"], 10000)
                 self.assertEqual(len({key["id"] for key in found["data"]}), 10000)
-            for _ in range(50):
-                handler.ask(person.token)
-            if not SANITIZED:
-                self.assertLess(handler.resident() - before, 12 * MEGABYTE)
+            if SANITIZED:
+                return
+            highest = handler.resident()
+            # Its own buffers go at the next tick, libpq's with the connection that has them.
+            stack.wait_until(
+                lambda: handler.resident() - before < LEFT_OF_LONG_LISTS, timeout=15, what="the memory's return"
+            )
+            print(
+                f"memory | after 10 lists of 10,000 keys | {before / MEGABYTE:.1f}, {highest / MEGABYTE:.1f}, "
+                f"{handler.resident() / MEGABYTE:.1f} MB before, at most, after",
+                file=sys.stderr,
+            )
 
     def test_10000_keys_pass_through_nginx_too(self):
         rich = Person(stack, tier="pro", keys=10000)
         self.assertEqual(rich.get().json()["meta"]["total"], 10000)
 
-    def test_memory_does_not_grow_over_30000_mixed_requests(self):
-        expired = stack.mint("--user", person.id, "--session", person.session, "--expires-in", "-60")
-        kinds = [
-            request(person.token),
-            request(person.token, REQUEST_METHOD="HEAD"),
-            request(),
-            request("not.a.token"),
-            request(expired),
-            request(person.token, REQUEST_METHOD="POST"),
-            request(person.token, HTTP_SEC_FETCH_SITE="cross-site"),
-        ]
-        expected = [200, 200, 401, 401, 401, 405, 403]
-        with Handler(stack) as handler, Peer(handler.socket) as peer:
-            handler.await_good(person.token)
-            sizes = []
-            for number in range(30000):
-                peer.send(kinds[number % 7])
-                self.assertEqual(peer.answer()[0], expected[number % 7])
-                if number % 10000 == 9999:
-                    sizes.append(handler.resident())
+    def test_memory_does_not_grow_over_100000_mixed_requests(self):
+        with Handler(stack) as handler, Mixture(handler) as mixture:
+            sizes = {}
+            for number in range(10):
+                mixture.ask(10000)
+                # One that holds nothing but what it needs.
+                stack.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'keys_runtime'")
+                if number in (1, 9):
+                    sizes[number] = mixture.lowest_memory()
+            self.assertGreater(min(mixture.seen.values()), 50, mixture.seen)
+            print(
+                f"memory | {dict(mixture.seen)} | {sizes[1] / MEGABYTE:.2f} MB after 20,000, "
+                f"{sizes[9] / MEGABYTE:.2f} MB after 100,000",
+                file=sys.stderr,
+            )
             if not SANITIZED:
-                self.assertLess(sizes[-1] - sizes[0], 2 * MEGABYTE)
+                self.assertLess(sizes[9] - sizes[1], 2 * MEGABYTE)
 
     @unittest.skipIf(SANITIZED, "a sanitizer needs all addresses")
     def test_out_of_memory_for_one_answer_ends_that_request_and_the_pool_goes_on(self):
