@@ -167,13 +167,16 @@ class Load:
     def wait_for(self, status, count=20, timeout=20):
         """Waits until as many answers of a status came to requests that began from now on; the first one."""
         began = time.monotonic()
-        while True:
-            found = [answer for answer in self.since(began) if answer.status == status]
-            if len(found) >= count:
-                return found[0]
+        seen = len(self.answers)
+        found = []
+        while len(found) < count:
             if time.monotonic() > began + timeout:
                 raise AssertionError(f"no {count} answers {status} in {timeout} s, but {self.statuses()}")
             time.sleep(0.01)
+            news = self.answers[seen:]
+            seen += len(news)
+            found += [answer for answer in news if answer.status == status and answer.began > began]
+        return found[0]
 
 
 def ask_many(stacks, token, count, clients=16):
