@@ -5,8 +5,11 @@
         status, headers, body = peer.answer()
 """
 
+import fcntl
 import socket
 import struct
+import sys
+import termios
 
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, STDERR = 1, 2, 3, 4, 5, 6, 7
 
@@ -76,6 +79,19 @@ class Peer:
         lines = (line.partition(": ") for line in head.decode().split("\r\n"))
         headers = {name.lower(): value for name, _, value in lines}
         return int(headers.pop("status").split()[0]), headers, body
+
+    def receive_some(self, most):
+        """At most so many bytes, towards the next answer."""
+        part = self.socket.recv(most)
+        if not part:
+            raise Closed
+        self.received += part
+
+    def unread(self):
+        """Bytes sent that the pool has not read."""
+        size = bytearray(4)
+        fcntl.ioctl(self.socket, termios.TIOCOUTQ, size)
+        return int.from_bytes(size, sys.byteorder)
 
     def is_closed(self):
         """Waits until the pool closes the connection; False when it does not within the timeout."""

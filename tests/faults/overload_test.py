@@ -1,21 +1,28 @@
 #!/usr/bin/python3
 """Five hundred clients at once, at more than the machine can do (issue 6, 5)."""
 
+import contextlib
 import json
 import os
-import pathlib
+import select
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from tests.faults.handler_process import resident
+from tests.fastcgi import Peer, request
 from tests.people import Person, lift_limits
 from tests.stack import Stack
 
 CONNECTIONS = 500
-SECONDS = int(os.environ.get("OVERLOAD_SECONDS", "10"))
+SECONDS = int(os.environ.get("OVERLOAD_SECONDS", "30"))
+QUIET_CONNECTIONS = 32
+AS_BEFORE = 0.85  # of the throughput before
+IDLE_TIMEOUT, ANSWER_TIMEOUT = 75, 30  # seconds; fastcgi.h
 SANITIZED = os.environ.get("VARIANT") == "sanitize" or "sanitize" in os.environ.get("HANDLER_PROGRAM", "")
 MEGABYTE = 1 << 20
 
@@ -25,8 +32,10 @@ function setup(thread) table.insert(threads, thread) end
 function init() good = 0 limited = 0 unavailable = 0 strange = 0 end
 function response(status, headers, body)
   if status == 200 and body:sub(1, 8) == '{"data":' then good = good + 1
-  elseif status == 429 and body:sub(1, 9) == '{"error":' then limited = limited + 1
-  elseif status == 503 and body:sub(1, 9) == '{"error":' then unavailable = unavailable + 1
+  elseif body:sub(1, 9) ~= '{"error":' or headers["Content-Type"] ~= "application/json" or
+    not headers["Retry-After"] then strange = strange + 1
+  elseif status == 429 then limited = limited + 1
+  elseif status == 503 then unavailable = unavailable + 1
   else strange = strange + 1 end
 end
 function done(summary, latency)
@@ -43,21 +52,57 @@ end
 
 
 def setUpModule():
-    global stack, person
+    global stack, person, idle, unread
     stack = unittest.enterModuleContext(Stack())
     lift_limits(stack)
     person = Person(stack, tier="pro", keys=3)
+    idle = WaitingPeers(person.token, reads=True)
+    unread = WaitingPeers(Person(stack, tier="pro", keys=1000).token, reads=False)
 
 
-def wrk(token, connections, seconds):
+def wrk(of, token, connections, seconds):
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(SCRIPT)
         script.flush()
         command = ["wrk", "-t2", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script.name]
-        command += ["-H", f"Cookie: sb-access-token={token}", stack.url + "/api/v1/keys"]
+        command += ["-H", f"Cookie: sb-access-token={token}", of.url + "/api/v1/keys"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     result = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     return json.loads(result.removeprefix("RESULT "))
+
+
+def throughput():
+    """Good answers a second at moderate load: the median of five short runs."""
+    runs = [wrk(stack, person.token, QUIET_CONNECTIONS, 1) for _ in range(5)]
+    return statistics.median(one["good"] / one["seconds"] for one in runs)
+
+
+@contextlib.contextmanager
+def watched_memory(pids):
+    """A list that holds, at the end, the most that any of the processes had in use."""
+    highest, ended = [0], threading.Event()
+
+    def watch():
+        while not ended.wait(0.2):
+            highest[0] = max(highest[0], *(resident(pid) for pid in pids))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield highest
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def report(seconds, during, rates, memory):
+    print(
+        f"overload | {CONNECTIONS} connections for {seconds} s | {rates} | "
+        f"median {during['median'] * 1000:.0f} ms, p99 {during['p99'] * 1000:.0f} ms, "
+        f"longest {during['longest'] * 1000:.0f} ms; {during['good']} good, {during['limited']} limited, "
+        f"{during['unavailable']} unavailable; RSS {memory}",
+        file=sys.stderr,
+    )
 
 
 class Overload(unittest.TestCase):
@@ -69,48 +114,34 @@ class Overload(unittest.TestCase):
         self.assertEqual(stack.worker_pids(), self.pool)
 
     def test_500_connections_get_good_answers_or_json_refusals_in_bounded_time_and_memory(self):
-        wrk(person.token, 32, 2)
-        before = wrk(person.token, 32, 3)
-        small = [resident(pid) for pid in self.pool]
-        highest, ended = [], threading.Event()
-
-        def watch():
-            while not ended.wait(0.2):
-                highest.append(max(resident(pid) for pid in self.pool))
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            during = wrk(person.token, CONNECTIONS, SECONDS)
-        finally:
-            ended.set()
-            watcher.join()
-        after = wrk(person.token, 32, 3)
-        rate = {name: one["good"] / one["seconds"] for name, one in
-                (("before", before), ("during", during), ("after", after))}  # fmt: skip
-        print(
-            f"overload | {CONNECTIONS} connections for {SECONDS} s | "
-            f"{rate['before']:.0f}, {rate['during']:.0f}, {rate['after']:.0f} req/s before, during, after | "
-            f"median {during['median'] * 1000:.0f} ms, p99 {during['p99'] * 1000:.0f} ms, "
-            f"longest {during['longest'] * 1000:.0f} ms; {during['limited'] + during['unavailable']} refused; "
-            f"RSS {max(small) / MEGABYTE:.1f} to {max(highest) / MEGABYTE:.1f} MB",
-            file=sys.stderr,
-        )
-        self.assertEqual(during["strange"], 0)
-        self.assertEqual(during["errors"], 0)
-        self.assertGreater(during["good"], 0)
-        # The database's deadline and what a busy machine adds.
-        self.assertLess(during["p99"], 3)
-        self.assertGreater(rate["after"], rate["before"] / 2)
+        before = throughput()
+        small = max(resident(pid) for pid in self.pool)
+        with watched_memory(self.pool) as highest:
+            during = wrk(stack, person.token, CONNECTIONS, SECONDS)
+        after = [throughput()]
+        # Others may use this machine: as fast as before at last, and for good reasons only.
+        while after[-1] < before * AS_BEFORE and len(after) < 6:
+            after.append(throughput())
+        report(
+            SECONDS, during,
+            f"{before:.0f}, {during['good'] / during['seconds']:.0f}, "
+            f"{', '.join(f'{rate:.0f}' for rate in after)} req/s before, during, after",
+            f"{small / MEGABYTE:.1f} to {highest[0] / MEGABYTE:.1f} MB",
+        )  # fmt: skip
+        self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
+        self.assertGreater(during["good"], during["unavailable"])
+        # The database's deadline, and what a busy machine adds on the way to the handler and back.
+        self.assertLess(during["longest"], 5)
+        self.assertGreater(after[-1], before * AS_BEFORE)
         if not SANITIZED:
-            self.assertLess(max(highest) - max(small), 32 * MEGABYTE)
-            self.assertLess(max(resident(pid) for pid in self.pool) - max(small), 16 * MEGABYTE)
+            self.assertLess(highest[0] - small, 32 * MEGABYTE)
+            self.assertLess(max(resident(pid) for pid in self.pool) - small, 16 * MEGABYTE)
 
     def test_a_flood_over_the_limit_is_refused_and_another_user_is_served(self):
         stack.psql("UPDATE tiers SET requests_per_minute = 5, requests_per_day = 1000 WHERE name = 'free'")
         greedy = Person(stack)
         flood = []
-        thread = threading.Thread(target=lambda: flood.append(wrk(greedy.token, 100, 3)))
+        thread = threading.Thread(target=lambda: flood.append(wrk(stack, greedy.token, 100, 3)))
         thread.start()
         answers = []
         while thread.is_alive():
@@ -123,8 +154,75 @@ class Overload(unittest.TestCase):
         self.assertEqual(flood[0]["strange"] + flood[0]["errors"], 0)
 
     def test_no_answer_of_it_all_was_a_fault_in_nginx_log(self):
-        log = pathlib.Path(stack.directory, "log", "nginx-error.log").read_text(encoding="utf-8")
-        self.assertEqual([line for line in log.splitlines() if "[crit]" in line or "[alert]" in line], [])
+        self.assertNotRegex(stack.nginx_error_log(), r"\[(crit|alert|emerg)\]")
+
+
+class Shedding(unittest.TestCase):
+    """A database so slow that not everybody's turn comes within the deadline."""
+
+    def test_what_cannot_be_answered_in_time_is_a_503_with_retry_after_and_the_rest_is_quick(self):
+        with Stack({"KEYS_DEADLINE_MS": "300"}) as short:
+            lift_limits(short)
+            # 500 questions about one user, one after the other: 1.5 s of them wait at any time.
+            short.psql("""
+                CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
+                    AS 'BEGIN PERFORM pg_sleep(0.006); RETURN NEW; END';
+                CREATE TRIGGER dawdle BEFORE INSERT ON request_counts FOR EACH ROW EXECUTE FUNCTION dawdle()""")
+            someone = Person(short, tier="pro", keys=3)
+            pool = short.worker_pids()
+            small = max(resident(pid) for pid in pool)
+            with watched_memory(pool) as highest:
+                during = wrk(short, someone.token, CONNECTIONS, 5)
+            report(5, during, "deadline 300 ms", f"{small / MEGABYTE:.1f} to {highest[0] / MEGABYTE:.1f} MB")
+            self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
+            self.assertGreater(during["unavailable"], 0)
+            self.assertGreater(during["good"], 0)
+            self.assertLess(during["longest"], 2)
+            self.assertEqual(short.worker_pids(), pool)
+            short.wait_until(lambda: someone.get().status == 200, what="a good answer")
+
+
+class WaitingPeers:
+    """Peers of the pool that do nothing any more; `closed_after` says when it has closed each."""
+
+    def __init__(self, token, reads):
+        self.began = time.monotonic()
+        self.closed_after = []
+        self.peers = [Peer(stack.socket) for _ in range(4)]
+        for peer in self.peers:
+            unittest.addModuleCleanup(peer.close)
+            peer.send(request(token))
+            if reads:
+                peer.answer()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self):
+        poll = select.poll()
+        for peer in self.peers:
+            poll.register(peer.socket, select.POLLRDHUP)
+        while len(self.closed_after) < len(self.peers):
+            for descriptor, _ in poll.poll():
+                poll.unregister(descriptor)
+                self.closed_after.append(time.monotonic() - self.began)
+
+
+class Waiting(unittest.TestCase):
+    """The last class, as its peers have waited since the first."""
+
+    def test_a_connection_that_is_not_used_is_closed_in_its_time(self):
+        self.closed_in_time(idle, IDLE_TIMEOUT)
+
+    def test_a_peer_that_takes_nothing_of_its_answer_is_disconnected_in_its_time(self):
+        self.closed_in_time(unread, ANSWER_TIMEOUT)
+        self.assertIn("fastcgi_timeout state=sending", stack.handler_log())
+
+    def closed_in_time(self, peers, seconds):
+        stack.wait_until(
+            lambda: len(peers.closed_after) == len(peers.peers), timeout=seconds + 10, what="the pool's closing"
+        )
+        self.assertGreaterEqual(min(peers.closed_after), seconds)
+        # It looks once a second, and once it is its turn under load.
+        self.assertLess(max(peers.closed_after), seconds + 5)
 
 
 if __name__ == "__main__":

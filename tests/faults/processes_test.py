@@ -2,20 +2,25 @@
 """Processes of the pool and of nginx die, drain and are replaced under load (issue 6, 3)."""
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import signal
 import sys
 import time
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.fastcgi import Peer, request
+from tests.faults.handler_process import Handler
+from tests.fastcgi import Closed, Peer, request
 from tests.load import Load
 from tests.people import Person, lift_limits
 from tests.stack import Stack
 
 DEADLINE = 1.0
-DRAINED_BY = DEADLINE + 1.0  # server.h
+DRAINED_BY = DEADLINE + 1.0  # server.cc
+SLOWLY = 6  # seconds: far beyond that
 
 
 def setUpModule():
@@ -99,8 +104,8 @@ class Processes(unittest.TestCase):
         victims = stack.worker_pids()
         with contextlib.ExitStack() as exits:
             peers = [exits.enter_context(Peer(stack.socket)) for _ in range(12)]
-            backends = [pid for pid in stack.pids("postgres") if is_backend(pid)]
-            for pid in backends:
+            frozen = backends()
+            for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
                 exits.callback(resume, pid)
             for peer in peers:
@@ -110,7 +115,7 @@ class Processes(unittest.TestCase):
             for pid in victims:
                 os.kill(pid, signal.SIGTERM)
             stack.wait_until(lambda: stack.handler_log().count(" draining ") - before == 3, what="draining")
-            for pid in backends:
+            for pid in frozen:
                 resume(pid)
             self.assertEqual([peer.answer()[0] for peer in peers], [200] * 12)
             self.assertTrue(all(peer.is_closed() for peer in peers))
@@ -132,6 +137,61 @@ class Processes(unittest.TestCase):
             self.replaced(victims)
             self.assertLess(time.monotonic() - began, DRAINED_BY + 1.5)
             self.assertTrue(all(peer.is_closed() for peer in silent + half))
+
+    def test_sigterm_under_load_ends_a_process_with_status_0_once_it_has_answered(self):
+        with Handler(stack) as handler:
+            handler.await_good(person.token)
+            with contextlib.ExitStack() as exits:
+                peers = [exits.enter_context(Peer(handler.socket)) for _ in range(16)]
+                with ThreadPoolExecutor(len(peers)) as threads:
+                    loads = [threads.submit(ask_until_closed, peer) for peer in peers]
+                    stack.wait_until(lambda: handler.log().count(" status=200 ") > 500, what="the load")
+                    handler.process.terminate()
+                    answered = [one.result() for one in loads]
+            self.assertGreater(min(answered), 0)
+            self.assertEqual(handler.process.wait(DRAINED_BY + 1), 0)
+            log = handler.log()
+            self.assertIn(" draining signal=15 ", log)
+            # Each answer arrived whole: what it logged is what its clients have.
+            self.assertEqual(log.count(" status=200 "), sum(answered) + 1)
+            self.assertTrue(log.splitlines()[-1].endswith(f" stopped pid={handler.process.pid}"))
+
+    def test_sigterm_takes_no_new_connection_while_requests_are_in_flight(self):
+        others = backends()
+        with Handler(stack) as handler:
+            handler.await_good(person.token)
+            [backend] = backends() - others
+            with Peer(handler.socket) as peer, contextlib.ExitStack() as exits:
+                os.kill(backend, signal.SIGSTOP)
+                exits.callback(resume, backend)
+                peer.send(request(person.token))
+                stack.wait_until(lambda: peer.unread() == 0, what="the request")
+                handler.process.terminate()
+                stack.wait_until(lambda: " draining " in handler.log(), what="draining")
+                with Peer(handler.socket) as newcomer:
+                    newcomer.send(request())
+                    resume(backend)
+                    self.assertEqual(peer.answer()[0], 200)
+                    self.assertEqual(handler.process.wait(DRAINED_BY + 1), 0)
+                    # Nobody else listens on this socket: what waited in its backlog is gone with it.
+                    self.assertTrue(newcomer.is_closed())
+            self.assertNotIn(" status=401 ", handler.log())
+
+    def test_a_long_answer_that_is_read_slowly_arrives_whole_though_its_process_is_replaced(self):
+        rich = Person(stack, tier="pro", keys=4000)
+        with Peer(stack.socket) as peer, ThreadPoolExecutor(1) as threads:
+            peer.send(request(rich.token))
+            peer.receive_some(1)
+            began = time.monotonic()
+            replacing = threads.submit(stack.run, "tools/replace-pool")
+            while time.monotonic() < began + SLOWLY:
+                peer.receive_some(20_000)
+                time.sleep(0.2)
+            self.assertFalse(replacing.done(), "a process waits for who reads")
+            status, headers, body = peer.answer()
+            self.assertEqual(status, 200)
+            self.assertEqual(json.loads(body)["meta"]["total"], 4000)
+            replacing.result()
 
     def test_replacing_the_whole_pool_under_load_loses_no_request(self):
         pids = stack.worker_pids()
@@ -175,9 +235,26 @@ class Processes(unittest.TestCase):
         self.assertFalse([one for one in running.answers if one.status != 200 and one.ended > killed + 1])
 
 
-def is_backend(pid):
-    with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-        return bool(re.search(r"postgres: .*keys_runtime", file.read()))
+def backends():
+    """The server's processes for the pool, and for a handler beside it."""
+
+    def command(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+            return file.read()
+        return ""
+
+    return {pid for pid in stack.pids("postgres") if re.search(r"postgres: .*keys_runtime", command(pid))}
+
+
+def ask_until_closed(peer):
+    """How many answers came, all of them whole."""
+    for count in itertools.count():
+        try:
+            peer.send(request(person.token))
+            if peer.answer()[0] != 200:
+                raise AssertionError("not a 200")
+        except (Closed, ConnectionError):
+            return count
 
 
 def descriptors(pids):

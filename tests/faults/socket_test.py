@@ -3,7 +3,6 @@
 
 import collections
 import contextlib
-import fcntl
 import json
 import os
 import random
@@ -11,8 +10,6 @@ import resource
 import signal
 import socket
 import struct
-import sys
-import termios
 import time
 import unittest
 
@@ -286,7 +283,7 @@ class ClientsGone(unittest.TestCase):
                 for peer in leave:
                     peer.send(request(self.impatient.token))
                 # What is sent and not read yet is the next test's.
-                self.stack.wait_until(lambda: unread(leave) == 0, what="the requests")
+                self.stack.wait_until(lambda: sum(peer.unread() for peer in leave) == 0, what="the requests")
                 for peer in leave:
                     peer.close()
                 self.wait_for_gone(MANY)
@@ -403,16 +400,6 @@ def stopped(*pids):
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
-
-
-def unread(peers):
-    """Bytes that the other ends have not read."""
-    sizes = []
-    for peer in peers:
-        size = bytearray(4)
-        fcntl.ioctl(peer.socket, termios.TIOCOUTQ, size)
-        sizes.append(int.from_bytes(size, sys.byteorder))
-    return sum(sizes)
 
 
 if __name__ == "__main__":
