@@ -5,99 +5,24 @@ import contextlib
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-from tests.faults.proxy import Proxy
+from tests.faults.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, report
 from tests.load import Client, Load
 from tests.people import Person, lift_limits
 from tests.stack import Stack, postgres_program
 
-DEADLINE = 1.0  # seconds
-SLACK = 1.0  # what a busy machine may add to a bound
-RECOVERY = 2.0  # after the database accepts connections
-STOPPED = float(os.environ.get("STOPPED_SECONDS", "4"))
-TRANSITION = re.compile(r" database_(?:lost|unreachable|connected) .*")
-SETTINGS = {"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}
+STOPPED = float(os.environ.get("STOPPED_SECONDS", "60"))
 
 
 def setUpModule():
     global stack, person
-    stack = unittest.enterModuleContext(Stack(SETTINGS))
+    stack = DatabaseFaults.stack = unittest.enterModuleContext(Stack(SETTINGS))
     lift_limits(stack)
-    person = Person(stack, tier="pro", keys=2)
-
-
-def report(fault, seen, seconds):
-    """A row of the README's table."""
-    print(f"recovery | {fault} | {seen} | {seconds * 1000:.0f} ms", file=sys.stderr)
-
-
-class DatabaseFaults(unittest.TestCase):
-    stack = property(lambda self: stack)
-    person = property(lambda self: person)
-
-    def setUp(self):
-        self.pool = self.stack.worker_pids()
-        self.await_good()
-
-    def tearDown(self):
-        self.await_good()
-        self.assertEqual(self.stack.worker_pids(), self.pool, "no process was replaced")
-
-    def await_good(self):
-        client = Client(self.stack.url, self.stack.cacert, self.person.token)
-        self.stack.wait_until(lambda: all(client.ask().status == 200 for _ in range(16)), what="16 good answers")
-        client.close()
-
-    def load(self, clients=6):
-        return Load(self.stack, self.person.token, clients=clients, pause=0.002)
-
-    def recovered(self, load, fault, mended, within=RECOVERY):
-        """After the database accepts again: all is good soon, and in between were only JSON 503s."""
-        load.wait_for(200, count=30)
-        time.sleep(0.3)
-        load.wait_for(200, count=30)
-        bad = [answer for answer in list(load.answers) if answer.status != 200]
-        for answer in bad:
-            self.assertEqual(answer.status, 503, answer)
-            self.assertTrue(answer.is_json_error(), answer)
-        longest = max(answer.took for answer in list(load.answers))
-        self.assertLess(longest, DEADLINE + SLACK, f"{fault}: the longest wait")
-        recovery = max([answer.ended - mended for answer in bad] + [0.0])
-        self.assertLess(recovery, within, f"{fault}: recovery")
-        seen = f"{len(bad)} of {len(load.answers)} are 503, longest {longest * 1000:.0f} ms"
-        report(fault, seen, recovery)
-
-    def refusals_are_answered(self):
-        for method, token, status in (("GET", None, 401), ("GET", "x.y.z", 401), ("POST", None, 405)):
-            began = time.monotonic()
-            answer = self.stack.get(method=method, token=token)
-            self.assertEqual(answer.status, status)
-            self.assertLess(time.monotonic() - began, 0.5 + SLACK)
-
-    def unavailable(self, answer):
-        self.assertEqual(answer.status, 503)
-        self.assertEqual(answer.headers["content-type"], "application/json")
-        self.assertGreater(int(answer.headers["retry-after"]), 0)
-        self.assertEqual(answer.json()["error"]["code"], "service_unavailable")
-        self.assertNotRegex(answer.body.decode().lower(), "select|postgres|relation|timeout|sqlstate|password")
-
-    def logged(self, pattern):
-        self.assertTrue(re.search(pattern, self.stack.handler_log()), f"not in the log: {pattern}")
-
-    def end_backends(self):
-        """Ends the pool's connections; how many."""
-        return int(
-            self.stack.psql(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'keys_runtime'"
-            )
-        )
+    person = DatabaseFaults.person = Person(stack, tier="pro", keys=2)
 
 
 class Connections(DatabaseFaults):
@@ -135,17 +60,27 @@ class Connections(DatabaseFaults):
         self.restart("immediate")
 
     def restart(self, mode):
-        before = len(TRANSITION.findall(stack.handler_log()))
+        mark = self.mark()
         with self.load() as load:
             load.wait_for(200)
             stack.pg_ctl("restart", "-m", mode)
             self.recovered(load, f"pg_ctl restart -m {mode}", time.monotonic())
         self.assertEqual(load.lost, [])
-        # The loss, the first failure and the return, of each process: not a line a request.
-        self.assertLessEqual(len(TRANSITION.findall(stack.handler_log())) - before, 3 * len(self.pool))
+        self.only_transitions_since(mark)
+
+    def test_a_database_that_restarts_five_times_in_one_load_is_followed_and_logged_by_transitions(self):
+        mark = self.mark()
+        with self.load() as load:
+            for mode in ("fast", "immediate", "fast", "immediate", "fast"):
+                load.wait_for(200)
+                stack.pg_ctl("restart", "-m", mode)
+            self.recovered(load, "five restarts", time.monotonic())
+        self.assertEqual(load.lost, [])
+        self.only_transitions_since(mark, outages=5)
 
     def test_while_stopped_every_answer_is_a_quick_503_and_it_recovers_alone(self):
-        with self.load() as load:
+        mark = self.mark()
+        with self.load(pause=0.02) as load:
             load.wait_for(200)
             stack.pg_ctl("stop", "-m", "fast")
             stopped = time.monotonic()
@@ -160,6 +95,7 @@ class Connections(DatabaseFaults):
         # An open circuit answers at once.
         quick = sorted(one.took for one in during)[len(during) * 9 // 10]
         self.assertLess(quick, 0.25)
+        self.only_transitions_since(mark)
         stack.wait_until(lambda: stack.get("/readyz", url=stack.status_url).status == 200, what="readyz")
 
     def test_a_frozen_server_shows_as_503_by_the_deadline_while_refusals_are_answered(self):
@@ -192,9 +128,9 @@ class Connections(DatabaseFaults):
                 self.recovered(load, "connection slots full", time.monotonic())
         finally:
             stack.psql("ALTER ROLE keys_runtime CONNECTION LIMIT -1")
-        self.logged("database_unreachable .*too many connections")
+        self.logged("database_unreachable sqlstate=53300 .*too many connections")
 
-    def test_a_refused_login_shows_as_503_and_names_no_password(self):
+    def test_a_login_without_the_password_that_is_asked_for_shows_as_503(self):
         hba = pathlib.Path(stack.data, "pg_hba.conf")
         good = hba.read_text(encoding="ascii")
         try:
@@ -269,6 +205,40 @@ class Statements(DatabaseFaults):
             self.recovered(load, "table locked", time.monotonic())
         self.logged("statement_failed .*sqlstate=55P03")
 
+    def test_a_statement_that_takes_too_long_is_ended_by_the_server_and_shows_as_503(self):
+        someone = Person(stack, tier="pro")
+        stack.psql(f"""
+            CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
+            CREATE TRIGGER sleep BEFORE INSERT ON request_counts FOR EACH ROW
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION sleep()""")
+        try:
+            began = time.monotonic()
+            self.unavailable(someone.get())
+            self.assertLess(time.monotonic() - began, DEADLINE + SLACK)
+            self.refusals_are_answered()
+            self.await_good()
+        finally:
+            stack.psql("DROP FUNCTION sleep CASCADE")
+        self.logged(f"request id=.* user={someone.id} status=503 ")
+        self.logged("statement_failed .*sqlstate=57014")
+        self.assertEqual(someone.get().status, 200)
+
+    def test_a_users_locked_count_delays_neighbours_by_less_than_the_deadline(self):
+        someone = Person(stack, tier="pro")
+        someone.get()
+        with self.load() as load:
+            with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
+                with Load(stack, someone.token, clients=2, pause=0.002) as stuck:
+                    stuck.wait_for(503, count=12)
+                during = list(load.answers)
+            load.wait_for(200)
+        self.assertEqual(stuck.statuses().keys(), {503})
+        self.assertTrue(all(one.is_json_error() for one in stuck.answers))
+        self.assertEqual(load.statuses().keys(), {200})
+        longest = max(one.took for one in during)
+        self.assertLess(longest, DEADLINE)
+        report("one user's count locked", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
+
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):
         someone = Person(stack)
         someone.get()
@@ -277,9 +247,15 @@ class Statements(DatabaseFaults):
         self.assertEqual(someone.get().status, 200)
 
     def test_a_changed_column_type_is_met_by_preparing_again(self):
-        alter = "ALTER TABLE api_keys ALTER COLUMN name TYPE {}"
+        for kind in ("timestamptz(6)", "timestamptz"):
+            mark = self.mark()
+            stack.psql(f"ALTER TABLE request_counts ALTER COLUMN minute_ends TYPE {kind}")
+            self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+            self.assertIn("statement_prepared_again sqlstate=0A000", stack.handler_log()[mark:])
+
+    def test_a_changed_type_within_a_key_goes_unnoticed(self):
         for kind in ("varchar(300)", "text"):
-            stack.psql(alter.format(kind))
+            stack.psql(f"ALTER TABLE api_keys ALTER COLUMN name TYPE {kind}")
             self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
 
     def test_an_added_column_goes_unnoticed(self):
@@ -298,140 +274,6 @@ class Statements(DatabaseFaults):
         self.assertEqual(answer.json()["error"]["code"], "internal_error")
         self.assertNotRegex(answer.body.decode(), "tiers|denied|42501")
         self.logged("statement_failed .*sqlstate=42501")
-
-
-class OverTcp(DatabaseFaults):
-    """A pool that reaches the first stack's PostgreSQL by a TCP road that the test commands."""
-
-    stack = property(lambda self: self.far)
-
-    @classmethod
-    def setUpClass(cls):
-        road = f"{stack.env['PGHOST']}/.s.PGSQL.{stack.env['PGPORT']}"
-        cls.first_road = cls.enterClassContext(Proxy(road))
-        cls.second_road = cls.enterClassContext(Proxy(road))
-        shared = {name: stack.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
-        shared["KEYS_DATABASE_URL"] = (
-            f"postgresql://keys_runtime@127.0.0.1:{cls.first_road.port},127.0.0.1:{cls.second_road.port}/keys"
-        )
-        cls.far = cls.enterClassContext(Stack(SETTINGS | shared))
-
-    def test_a_black_holed_connection_shows_as_503_by_the_deadline_and_the_next_host_is_found(self):
-        with self.load() as load:
-            load.wait_for(200)
-            with self.first_road.black_hole():
-                lost = time.monotonic()
-                self.refusals_are_answered()
-                load.wait_for(200, count=40, timeout=20)
-                self.recovered(load, "one of two hosts black-holed", lost, within=DEADLINE + 2 * RECOVERY + SLACK)
-
-    def test_black_holed_altogether_it_answers_503_and_recovers(self):
-        with self.load() as load:
-            load.wait_for(200)
-            with self.first_road.black_hole(), self.second_road.black_hole():
-                load.wait_for(503, count=6)
-                self.refusals_are_answered()
-                self.unavailable(self.person.get(self.stack))
-                time.sleep(1.5)
-            self.recovered(load, "black-holed TCP", time.monotonic(), within=2 * RECOVERY + SLACK)
-
-    def test_cut_connections_lose_no_request(self):
-        with self.load() as load:
-            load.wait_for(200)
-            for road in (self.first_road, self.second_road, self.first_road):
-                road.cut()
-                load.wait_for(200)
-            self.recovered(load, "TCP connections cut", time.monotonic())
-        self.assertEqual(load.lost, [])
-
-    def test_deallocated_statements_are_prepared_again(self):
-        before = self.stack.handler_log().count("statement_prepared_again")
-        self.first_road.say("DEALLOCATE ALL")
-        self.second_road.say("DEALLOCATE ALL")
-        self.stack.wait_until(
-            lambda: not self.first_road.swallow and not self.second_road.swallow, what="the deallocation"
-        )
-        answers = [self.person.get(self.stack).status for _ in range(12)]
-        self.assertEqual(answers, [200] * 12)
-        self.assertGreater(self.stack.handler_log().count("statement_prepared_again"), before)
-
-
-class Failover(unittest.TestCase):
-    """A standby of its own cluster, and a pool whose URL names the standby first."""
-
-    def test_the_writable_host_is_found_and_a_promoted_standby_is_followed_without_a_restart(self):
-        with contextlib.ExitStack() as exits:
-            primary = exits.enter_context(Stack(SETTINGS, workers=1))
-            standby = exits.enter_context(standby_of(primary))
-            hosts = f"{standby},{primary.env['PGHOST']}"
-            shared = {name: primary.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
-            shared["KEYS_DATABASE_URL"] = (
-                f"host={hosts} dbname=keys user=keys_runtime target_session_attrs=read-write"
-            )
-            lift_limits(primary)
-            someone = Person(primary, tier="pro", keys=1)
-            pool = exits.enter_context(Stack(SETTINGS | shared))
-            pool.wait_until(lambda: someone.get(pool).status == 200, what="the writable host")
-            wait_for_replay(primary, standby)
-            pids = pool.worker_pids()
-            with Load(pool, someone.token, clients=6, pause=0.002) as load:
-                load.wait_for(200)
-                primary.pg_ctl("stop", "-m", "immediate")
-                load.wait_for(503)
-                promote(primary, standby)
-                promoted = time.monotonic()
-                load.wait_for(200, count=50)
-                time.sleep(0.3)
-                load.wait_for(200, count=50)
-            bad = [one for one in load.answers if one.status != 200]
-            self.assertEqual({one.status for one in bad}, {503})
-            self.assertTrue(all(one.is_json_error() for one in bad))
-            recovery = max(one.ended for one in bad) - promoted
-            self.assertLess(recovery, RECOVERY)
-            self.assertEqual(pool.worker_pids(), pids)
-            report("primary lost, standby promoted", f"{len(bad)} of {len(load.answers)} are 503", recovery)
-            # An UNLOGGED table is empty on a promoted standby: the windows have begun anew.
-            self.assertEqual(someone.get(pool).status, 200)
-
-
-def as_postgres(command, **options):
-    identity = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=60, **identity, **options)
-
-
-@contextlib.contextmanager
-def standby_of(primary):
-    """A streaming standby in a directory of its own; the directory, which is also that of its socket."""
-    directory = tempfile.mkdtemp(prefix="keys-standby-", dir="/tmp")
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres", "postgres")
-    os.chmod(directory, 0o711)
-    data = f"{directory}/data"
-    try:
-        base = [postgres_program("pg_basebackup"), "-h", primary.env["PGHOST"], "-U", "postgres", "-D", data]
-        as_postgres([*base, "-R", "-c", "fast", "-X", "stream", "--no-sync"], cwd="/tmp", capture_output=True)
-        with open(f"{data}/postgresql.conf", "a", encoding="ascii") as config:
-            config.write(f"unix_socket_directories = '{directory}'\n")
-        control = [postgres_program("pg_ctl"), "-s", "-w", "-D", data]
-        as_postgres([*control, "-l", f"{directory}/log", "start"], cwd="/tmp")
-        try:
-            yield directory
-        finally:
-            as_postgres([*control, "-m", "immediate", "stop"], cwd="/tmp")
-    finally:
-        shutil.rmtree(directory)
-
-
-def wait_for_replay(primary, standby):
-    position = primary.psql("SELECT pg_current_wal_flush_lsn()")
-    primary.wait_until(
-        lambda: primary.psql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'", "-h", standby) == "t",
-        what="the standby's replay",
-    )
-
-
-def promote(primary, standby):
-    primary.psql("SELECT pg_promote()", "-h", standby)
 
 
 if __name__ == "__main__":

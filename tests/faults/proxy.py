@@ -1,10 +1,11 @@
-"""A TCP road to a stack's PostgreSQL that a test can block, cut or speak on."""
+"""A TCP road to a stack's PostgreSQL that a test can block, close, cut or speak on."""
 
 import contextlib
 import select
 import socket
 import struct
 import threading
+import time
 
 
 class Proxy:
@@ -18,6 +19,10 @@ class Proxy:
         self.open = threading.Event()
         self.open.set()
         self.closed = False
+        self.refuses = False
+        self.cuts_questions = False
+        self.arrivals = []  # when connections came
+        self.questions = 0
         self.swallow = set()  # servers whose answer is ours
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -40,6 +45,25 @@ class Proxy:
             yield
         finally:
             self.open.set()
+
+    @contextlib.contextmanager
+    def refusing(self):
+        """Who comes is closed at once."""
+        self.refuses = True
+        try:
+            yield
+        finally:
+            self.refuses = False
+
+    @contextlib.contextmanager
+    def cutting_questions(self):
+        """A connection that asks a prepared statement is closed, its question unheard but counted."""
+        self.questions = 0
+        self.cuts_questions = True
+        try:
+            yield
+        finally:
+            self.cuts_questions = False
 
     def cut(self):
         """Closes every connection."""
@@ -66,14 +90,7 @@ class Proxy:
             if not self.open.is_set():
                 continue
             if self.listener in ready:
-                client, _ = self.listener.accept()
-                server = socket.socket(socket.AF_UNIX)
-                try:
-                    server.connect(self.target)
-                    self.pairs.append((client, server))
-                except OSError:
-                    client.close()
-                    server.close()
+                self._accept()
             for client, server in pairs:
                 for source, sink in ((client, server), (server, client)):
                     if source in ready and not self._forward(source, sink):
@@ -83,9 +100,26 @@ class Proxy:
                         server.close()
                         break
 
+    def _accept(self):
+        client, _ = self.listener.accept()
+        self.arrivals.append(time.monotonic())
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            if self.refuses:
+                raise ConnectionRefusedError
+            server.connect(self.target)
+            self.pairs.append((client, server))
+        except OSError:
+            client.close()
+            server.close()
+
     def _forward(self, source, sink):
         try:
             data = source.recv(65536)
+            # Bind is the first message of a question, and of nothing else.
+            if self.cuts_questions and data.startswith(b"B") and source.family == socket.AF_INET:
+                self.questions += 1
+                return False
             if source in self.swallow:
                 # ReadyForQuery ends the answer.
                 if data.endswith(b"Z\0\0\0\x05I"):
