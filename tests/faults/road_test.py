@@ -48,7 +48,16 @@ class OverTcp(DatabaseFaults):
         # Whatever the last test left: every process begins on the first road.
         with self.second_road.refusing():
             self.second_road.cut()
-            self.stack.wait_until(lambda: len(self.first_road.pairs) == len(self.pool), what="the first road")
+            self.stack.wait_until(
+                lambda: len(self.first_road.pairs) == len(self.pool) and self.is_prepared(), what="the first road"
+            )
+
+    def is_prepared(self):
+        # The last that a connection said: its preparation, or a question. One is the other pool's.
+        states = stack.psql(
+            "SELECT state = 'idle' AND query LIKE 'WITH account%' FROM pg_stat_activity WHERE usename = 'keys_runtime'"
+        ).split()
+        return states == ["t"] * (len(self.pool) + 1)
 
     def test_a_black_holed_connection_shows_as_503_by_the_deadline_and_the_next_host_is_found(self):
         with self.load() as load:
