@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "list_keys_sql.h"
 
@@ -46,7 +47,10 @@ class BinaryReader {
   DatabaseTime Time(std::string_view value) {
     // timestamptz: microseconds since 2000-01-01.
     constexpr DatabaseTime kEpoch = std::chrono::sys_days(std::chrono::January / 1 / 2000);
-    return kEpoch + std::chrono::microseconds(Number<int64_t>(value));
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 2;  // 'infinity' is beyond
+    const auto microseconds = Number<int64_t>(value);
+    if (microseconds > kMost || microseconds < -kMost) return Bad<DatabaseTime>();
+    return kEpoch + std::chrono::microseconds(microseconds);
   }
 
   std::optional<DatabaseTime> OptionalTime(const std::optional<std::string_view>& value) {

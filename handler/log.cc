@@ -120,6 +120,25 @@ void AppendLine(State& state, Level level, std::string_view event,
   line += '\n';
 }
 
+// Never blocks. The number of bytes that were taken.
+size_t WriteWhatFits(const State& state) {
+  std::string_view left = state.gathered;
+  while (!left.empty()) {
+    size_t size = left.size();
+    if (state.is_blocking_pipe) {
+      pollfd pipe{.fd = state.fd, .events = POLLOUT, .revents = 0};
+      if (poll(&pipe, 1, 0) != 1 || (pipe.revents & POLLOUT) == 0) break;
+      size = std::min<size_t>(size, PIPE_BUF);  // which a pipe that is ready has room for
+    }
+    const ssize_t written = state.is_socket
+                                ? send(state.fd, left.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                                : write(state.fd, left.data(), size);
+    if (written <= 0) break;
+    left.remove_prefix(static_cast<size_t>(written));
+  }
+  return state.gathered.size() - left.size();
+}
+
 }  // namespace
 
 void Log(Level level, std::string_view event, std::initializer_list<LogField> fields) {
@@ -140,16 +159,8 @@ void FlushLog() {
     state.dropped = 0;
     AppendLine(state, Level::kWarning, "log_lines_dropped", {{"lines", dropped}});
   }
-  size_t size = state.gathered.size();
-  if (state.is_blocking_pipe) {
-    pollfd pipe{.fd = state.fd, .events = POLLOUT, .revents = 0};
-    if (poll(&pipe, 1, 0) != 1) return;
-    size = std::min<size_t>(size, PIPE_BUF);  // which a pipe that is ready has room for
-  }
-  const ssize_t written =
-      state.is_socket ? send(state.fd, state.gathered.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                      : write(state.fd, state.gathered.data(), size);
-  if (written > 0) state.gathered.erase(0, static_cast<size_t>(written));
+  const size_t written = WriteWhatFits(state);
+  state.gathered.erase(0, written);
   // What could not be written stays for the next call; kMaxGathered bounds it.
 }
 

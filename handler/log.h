@@ -1,6 +1,6 @@
 // The log: one line an event on stderr, as `time level event name=value …` (logfmt).
 //
-//   2026-11-24T09:42:11.123Z warning database_lost sqlstate=57P01 retried=3
+//   2026-11-24T09:42:11.123Z warning database_lost sqlstate=57P01 in_flight=3 asked_again=3
 //
 // Never hand it a token, a cookie or a secret: values are quoted and escaped, not censored.
 //

@@ -158,7 +158,8 @@ PgConnection::Next PgConnection::TakeAnswer(Answer& answer) {
     const ExecStatusType status = PQresultStatus(result);
     const bool is_end = status == PGRES_FATAL_ERROR && PQstatus(connection) == CONNECTION_BAD;
     if (unanswered_ == 0 || is_end) {  // nobody asked: the server tells us that it is going away
-      answer = std::move(got);
+      // The server's own FATAL came first, with its SQLSTATE; libpq adds what it makes of the end.
+      answer = std::move(coming_ && !coming_.is_good() ? coming_ : got);
       return Next::kEnd;
     }
     if (status == PGRES_PIPELINE_SYNC) {

@@ -11,10 +11,10 @@ namespace {
 // Longer answers are fetched with fewer questions together, to bound the memory they take.
 constexpr size_t kLongAnswer = 1024 * 1024;
 // libpq's buffer stays as large as the longest row it ever took. A connection that had a row this
-// long is replaced when it has had none, and nothing to do, for kRenewAfter.
+// long is replaced when it has had none for kRenewAfter and has nothing to do.
 constexpr size_t kLongRow = 1024 * 1024;
 constexpr std::chrono::seconds kRenewAfter{5};
-// A connection that ends sooner, unused, has failed: a server may end each one that it accepts.
+// A connection that ends sooner without an answer has failed: a server may end each one it accepts.
 constexpr std::chrono::seconds kShortLife{1};
 
 constexpr std::string_view kLockNotAvailable = "55P03";
@@ -33,8 +33,6 @@ Postgres::Postgres(const std::string& url, std::string sql, std::chrono::millise
       outage_(targets_.hosts(), deadline, Clock::now()) {
   Connect(Clock::now());
 }
-
-Postgres::~Postgres() = default;
 
 // --- the connection ------------------------------------------------------------------------------
 
@@ -59,7 +57,7 @@ void Postgres::ContinueConnecting(Clock::time_point now) {
   last_progress_ = now;
   // The server gives up a little before we do, so that a statement which takes too long ends there.
   in_flight_.emplace_back();
-  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 4) || !SendPrepare()) {
+  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 8) || !SendPrepare()) {
     LoseWithMessage(now);
   }
 }
@@ -98,17 +96,20 @@ void Postgres::LoseWithMessage(Clock::time_point now) {
 void Postgres::Lose(std::string_view reason, std::string_view sqlstate, Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
   const bool was_silent = IsSilent(now);
-  std::vector<Question> unanswered;  // oldest first
+  std::vector<Question> unanswered;
   for (const Batch& batch : in_flight_) {
     for (const Question& question : batch.questions) {
       if (!question.abandoned) unanswered.push_back(question);
     }
   }
-  const bool had_work = !in_flight_.empty();
   in_flight_.clear();
   connection_.reset();
   state_ = State::kWaiting;
-  if (was_ready && (has_answered_ || (!had_work && now - ready_at_ >= kShortLife))) {
+  // One that has ended a connection alone, too, is to blame: nobody else is refused for it, once.
+  const bool is_its_fault = was_ready && !blamed_ && unanswered.size() == 1 &&
+                            unanswered[0].alone && unanswered[0].times_sent > 1;
+  blamed_ = blamed_ || is_its_fault;
+  if (was_ready && (has_answered_ || is_its_fault || now - ready_at_ >= kShortLife)) {
     outage_.Lost(was_silent ? last_progress_ : now, now, was_silent || sqlstate == kReadOnly);
   } else {
     outage_.Failed(now);
@@ -214,10 +215,11 @@ void Postgres::TakeAnswers(Clock::time_point now) {
 
 void Postgres::TakeRows(const Batch& batch, const Answer& answer, Clock::time_point now) {
   has_answered_ = true;
+  blamed_ = false;
   outage_.Answered();
   if (answer.memory() > kLongAnswer) {
     most_together_ = std::max<size_t>(batch.questions.size() / 2, 1);
-  } else if (answer.memory() < kLongAnswer / 4) {
+  } else if (answer.memory() < kLongAnswer / 4 && batch.questions.size() == most_together_) {
     most_together_ = std::min(most_together_ * 2, kMostTogether);
   }
   Send(now);  // the server works on while these are answered
@@ -251,6 +253,11 @@ void Postgres::TakeRows(const Batch& batch, const Answer& answer, Clock::time_po
 void Postgres::TakeError(Batch& batch, const Answer& answer, Clock::time_point now) {
   const std::string sqlstate = answer.sqlstate();
   const Treatment& treatment = TreatmentOf(sqlstate);
+  if (treatment.remedy == Remedy::kReconnect) {
+    in_flight_.push_front(std::move(batch));  // it ends with the connection
+    Lose(answer.Message(), sqlstate, now);
+    return;
+  }
   const bool is_remedied = treatment.remedy == Remedy::kApart ? batch.questions.size() > 1
                                                               : treatment.remedy != Remedy::kNone;
   std::vector<Question> again;
@@ -267,16 +274,14 @@ void Postgres::TakeError(Batch& batch, const Answer& answer, Clock::time_point n
     Log(Level::kInfo, "asked_again",
         {{"sqlstate", sqlstate}, {"questions", static_cast<int64_t>(again.size())}});
   }
-  if (treatment.remedy == Remedy::kReconnect) {
-    Lose(answer.Message(), sqlstate, now);
-  } else if (treatment.remedy == Remedy::kPrepareAgain && batch.statement == statement_) {
+  if (treatment.remedy == Remedy::kPrepareAgain && batch.statement == statement_) {
     Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
     if (!SendPrepare()) LoseWithMessage(now);
   } else if (sqlstate == kLockNotAvailable && batch.questions.size() == 1) {
     // Whoever else waits for this user would wait in vain as well.
-    const Uuid user = batch.questions[0].user;
-    AnswerWaiting([&](const Question& question) { return question.user == user; }, treatment.fault,
-                  sqlstate);
+    AnswerWaiting(
+        [user = batch.questions[0].user](const auto& other) { return other.user == user; },
+        treatment.fault, sqlstate);
   }
 }
 

@@ -8,10 +8,10 @@
 //
 // What is done about an error: the table in sqlstate.h. An error fails all that was asked together;
 // where it can be one question's fault, the end of the connection included, each is asked again by
-// itself. A row lock is waited for no
-// longer than a quarter of the deadline, so that there is time for that; whoever asks for the same
-// user as one that waited alone in vain is answered with it. A server that says nothing at all for
-// a deadline's time is frozen or unreachable: the connection is given up.
+// itself. A row lock is waited for no longer than an eighth of the deadline, so that there is time
+// for that, and because those asked together hold each other's counts meanwhile; whoever asks for
+// the same user as one that waited alone in vain is answered with it. A server that completes no
+// answer for a deadline's time is frozen or unreachable: the connection is given up.
 //
 // A question is asked again only within its deadline. One whose transaction had committed when the
 // connection broke, before its answer arrived, is counted twice then; nobody can know.
@@ -56,7 +56,6 @@ class Postgres {
   // Events of the socket are registered with `epoll` under `tag`; both outlive this.
   Postgres(const std::string& url, std::string sql, std::chrono::milliseconds deadline, int epoll,
            uint64_t tag, Answered answered);
-  ~Postgres();
   Postgres(const Postgres&) = delete;
   Postgres& operator=(const Postgres&) = delete;
 
@@ -72,7 +71,7 @@ class Postgres {
   // Time has passed, and questions may have come: call both once a turn.
   void OnTime(Clock::time_point now);
   void Send(Clock::time_point now);
-  // When OnTime has something to do next.
+  // When OnTime has something to do next that cannot wait for a second.
   Clock::time_point NextTime() const;
 
   bool connected() const { return state_ == State::kReady; }
@@ -118,9 +117,10 @@ class Postgres {
   size_t most_together_ = kMostTogether;  // fewer while the answers are long
   int statement_ = 0;                     // number of the newest preparation
   bool has_answered_ = false;             // this connection, since it is ready
-  Clock::time_point give_up_at_{};        // kConnecting, kPreparing: when this attempt has failed
-  Clock::time_point ready_at_{};          // kReady: since then
-  Clock::time_point renew_at_{};          // kReady: when to replace the connection
+  bool blamed_ = false;  // a question, for the end of a connection, since one was answered
+  Clock::time_point give_up_at_{};  // kConnecting, kPreparing: when this attempt has failed
+  Clock::time_point ready_at_{};    // kReady: since then
+  Clock::time_point renew_at_{};    // kReady: when to replace the connection
   Clock::time_point last_progress_{};
   int64_t reconnects_ = 0;
 };

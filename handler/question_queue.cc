@@ -5,6 +5,9 @@
 namespace keys {
 namespace {
 
+// The search for others ends here: a few users with thousands of questions cost no more.
+constexpr size_t kMostPassedOver = 128;
+
 bool HasUser(const std::vector<Question>& questions, const Uuid& user) {
   return std::any_of(questions.begin(), questions.end(),
                      [&](const Question& question) { return question.user == user; });
@@ -12,14 +15,17 @@ bool HasUser(const std::vector<Question>& questions, const Uuid& user) {
 
 }  // namespace
 
-void QuestionQueue::PutBack(const std::vector<Question>& questions) {
+void QuestionQueue::PutBack(std::vector<Question> questions) {
+  std::stable_sort(
+      questions.begin(), questions.end(),
+      [](const Question& one, const Question& other) { return one.deadline < other.deadline; });
   waiting_.insert(waiting_.begin(), questions.begin(), questions.end());
 }
 
 std::vector<Question> QuestionQueue::Take(size_t most) {
   std::vector<Question> taken;
   std::vector<Question> left;
-  while (!waiting_.empty() && taken.size() < most) {
+  while (!waiting_.empty() && taken.size() < most && left.size() < kMostPassedOver) {
     const Question& next = waiting_.front();
     const bool fits = taken.empty() || (!next.alone && !HasUser(taken, next.user));
     (fits ? taken : left).push_back(next);

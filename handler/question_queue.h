@@ -35,8 +35,8 @@ class QuestionQueue {
   bool empty() const { return waiting_.empty(); }
 
   void Push(const Question& question) { waiting_.push_back(question); }
-  // Before all others, in this order: they have waited longest.
-  void PutBack(const std::vector<Question>& questions);
+  // Before all others, the earliest deadline first: they have waited longest.
+  void PutBack(std::vector<Question> questions);
 
   // The next to be asked together, in the order of their users; `most` is at least 1.
   std::vector<Question> Take(size_t most);

@@ -95,6 +95,7 @@ class Server {
         OnTick(now);
       }
     }
+    CountConnections();
     Log(Level::kInfo, "stopped", {{"pid", getpid()}});
     FlushLog();
     return 0;
@@ -162,11 +163,15 @@ class Server {
         metrics_.Add(Counter::kKeyReloadFailures);
         break;
     }
+    CountConnections();
+    if (was_long_) malloc_trim(0);  // a long list's memory goes back to the system
+    was_long_ = false;
+  }
+
+  void CountConnections() {
     metrics_.SetDatabaseConnected(database_.connected());
     metrics_.Add(Counter::kDatabaseReconnects, database_.reconnects() - reconnects_);
     reconnects_ = database_.reconnects();
-    if (was_long_) malloc_trim(0);  // a long list's memory goes back to the system
-    was_long_ = false;
   }
 
   void OnRequest(Ticket ticket, const Request& request) {
@@ -232,7 +237,7 @@ class Server {
   void AnswerStatusPage(Ticket ticket, const Request& request, Moment now) {
     const std::string id(request.request_id);
     if (request.status_page == "metrics") {
-      metrics_.SetDatabaseConnected(database_.connected());
+      CountConnections();
       response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
       metrics_.AppendText(response_.body);
     } else if (request.status_page == "readyz" && database_.connected() &&

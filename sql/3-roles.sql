@@ -47,10 +47,11 @@ COMMENT ON SCHEMA keys_private IS 'What the keys service reads of the schema aut
 CREATE OR REPLACE VIEW keys_private.live_sessions AS
 SELECT sessions.id, sessions.user_id
 FROM auth.sessions
-JOIN auth.users ON users.id = sessions.user_id
 WHERE (sessions.not_after IS NULL OR sessions.not_after > CURRENT_TIMESTAMP)
-    AND users.deleted_at IS NULL
-    AND (users.banned_until IS NULL OR users.banned_until <= CURRENT_TIMESTAMP);
+    AND (
+        SELECT users.deleted_at IS NULL AND (users.banned_until IS NULL OR users.banned_until <= CURRENT_TIMESTAMP)
+        FROM auth.users WHERE users.id = sessions.user_id
+    );
 COMMENT ON VIEW keys_private.live_sessions IS 'Sessions neither signed out nor ended, of users neither deleted nor banned';
 COMMENT ON COLUMN keys_private.live_sessions.id IS 'The token''s claim `session_id`';
 COMMENT ON COLUMN keys_private.live_sessions.user_id IS 'The token''s claim `sub`';
@@ -73,5 +74,7 @@ ALTER ROLE keys_runtime SET enable_seqscan = off;
 ALTER ROLE keys_runtime SET enable_bitmapscan = off;
 ALTER ROLE keys_runtime SET enable_hashjoin = off;
 ALTER ROLE keys_runtime SET enable_mergejoin = off;
+ALTER ROLE keys_runtime SET enable_material = off;
+ALTER ROLE keys_runtime SET enable_memoize = off;
 ALTER ROLE keys_runtime SET jit = off;
 COMMIT;

