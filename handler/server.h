@@ -2,8 +2,9 @@
 // the PostgreSQL socket and the signals.
 //
 // SIGTERM, SIGINT and SIGUSR1 drain: no new connections, the requests that have come are answered,
-// kept connections close, and the process ends within the deadline and a second, or twenty more while
-// somebody still reads a long answer. Once a second the key files are looked at. Nothing else waits; the turn is epoll_wait.
+// kept connections close, and the process ends within the deadline and a second, or twenty more
+// while somebody still reads a long answer. Once a second the key files are looked at. Nothing else
+// waits; the turn is epoll_wait.
 #ifndef HANDLER_SERVER_H_
 #define HANDLER_SERVER_H_
 
