@@ -101,8 +101,9 @@ PgConnection::Connecting PgConnection::Continue() {
   return Connecting::kDone;
 }
 
-bool PgConnection::SetTimeouts(std::chrono::milliseconds statement,
-                               std::chrono::milliseconds lock) {
+bool PgConnection::SetTimeouts(std::chrono::milliseconds statement, std::chrono::milliseconds lock,
+                               std::chrono::milliseconds lock_alone) {
+  lock_alone_ = std::to_string(lock_alone.count());
   const std::string texts[] = {std::to_string(statement.count()), std::to_string(lock.count())};
   const char* const values[] = {texts[0].c_str(), texts[1].c_str()};
   return Sync(PQsendQueryParams(connection_.get(),
@@ -117,6 +118,13 @@ bool PgConnection::Prepare(int statement, const std::string& sql) {
 }
 
 bool PgConnection::Ask(int statement, const std::vector<Question>& questions) {
+  if (questions.front().alone) {  // no Sync between them: for this transaction
+    const char* const value[] = {lock_alone_.c_str()};
+    if (PQsendQueryParams(connection_.get(), "SELECT set_config('lock_timeout', $1, true)", 1,
+                          nullptr, value, nullptr, nullptr, 1) != 1) {
+      return false;
+    }
+  }
   WriteUuids(questions, &Question::user, users_);
   WriteUuids(questions, &Question::session, sessions_);
   const char* const values[] = {users_.data(), sessions_.data()};
@@ -167,7 +175,8 @@ PgConnection::Next PgConnection::TakeAnswer(Answer& answer) {
       answer = std::move(coming_);
       return Next::kAnswer;
     }
-    if (!coming_) coming_ = std::move(got);
+    // Of what came with one Sync the last, which is the question's, or the error that ended it.
+    if (!coming_ || coming_.is_good()) coming_ = std::move(got);
   }
   return Next::kNothing;
 }

@@ -71,7 +71,10 @@ class PgConnection {
   // The socket is ready, or the object new.
   Connecting Continue();
 
-  bool SetTimeouts(std::chrono::milliseconds statement, std::chrono::milliseconds lock);
+  // The longest that a statement takes, that it waits for a lock, and that a question waits for one
+  // that goes alone.
+  bool SetTimeouts(std::chrono::milliseconds statement, std::chrono::milliseconds lock,
+                   std::chrono::milliseconds lock_alone);
   // A statement of two uuid[], under that number.
   bool Prepare(int statement, const std::string& sql);
   // Asks it for the users and the sessions of the questions.
@@ -103,6 +106,7 @@ class PgConnection {
   uint32_t watched_events_ = 0;
   int unanswered_ = 0;            // Syncs
   Answer coming_;                 // its Sync has not come
+  std::string lock_alone_;        // milliseconds
   std::string users_, sessions_;  // Ask's parameters; reused
 };
 

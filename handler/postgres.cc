@@ -44,20 +44,15 @@ void Postgres::Connect(Clock::time_point now) {
 }
 
 void Postgres::ContinueConnecting(Clock::time_point now) {
-  switch (connection_->Continue()) {
-    case PgConnection::Connecting::kUnderWay:
-      return;
-    case PgConnection::Connecting::kFailed:
-      LoseWithMessage(now);
-      return;
-    case PgConnection::Connecting::kDone:
-      break;
-  }
+  const PgConnection::Connecting progress = connection_->Continue();
+  if (progress == PgConnection::Connecting::kUnderWay) return;
+  if (progress == PgConnection::Connecting::kFailed) return LoseWithMessage(now);
   state_ = State::kPreparing;
   last_progress_ = now;
   // The server gives up a little before we do, so that a statement which takes too long ends there.
   in_flight_.emplace_back();
-  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 8) || !SendPrepare()) {
+  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 16, deadline_ / 4) ||
+      !SendPrepare()) {
     LoseWithMessage(now);
   }
 }
@@ -255,11 +250,12 @@ void Postgres::TakeError(Batch& batch, const Answer& answer, Clock::time_point n
   const Treatment& treatment = TreatmentOf(sqlstate);
   if (treatment.remedy == Remedy::kReconnect) {
     in_flight_.push_front(std::move(batch));  // it ends with the connection
-    Lose(answer.Message(), sqlstate, now);
-    return;
+    return Lose(answer.Message(), sqlstate, now);
   }
-  const bool is_remedied = treatment.remedy == Remedy::kApart ? batch.questions.size() > 1
-                                                              : treatment.remedy != Remedy::kNone;
+  const bool was_alone = batch.questions.front().alone;
+  const bool may_help = treatment.remedy != Remedy::kApart || batch.questions.size() > 1 ||
+                        (sqlstate == kLockNotAvailable && !was_alone);
+  const bool is_remedied = treatment.remedy != Remedy::kNone && may_help;
   std::vector<Question> again;
   for (Question& question : batch.questions) {
     if (is_remedied && question.times_sent < 2 && question.deadline > now && !question.abandoned) {
@@ -277,7 +273,7 @@ void Postgres::TakeError(Batch& batch, const Answer& answer, Clock::time_point n
   if (treatment.remedy == Remedy::kPrepareAgain && batch.statement == statement_) {
     Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
     if (!SendPrepare()) LoseWithMessage(now);
-  } else if (sqlstate == kLockNotAvailable && batch.questions.size() == 1) {
+  } else if (sqlstate == kLockNotAvailable && was_alone) {
     // Whoever else waits for this user would wait in vain as well.
     AnswerWaiting(
         [user = batch.questions[0].user](const auto& other) { return other.user == user; },

@@ -8,10 +8,10 @@
 //
 // What is done about an error: the table in sqlstate.h. An error fails all that was asked together;
 // where it can be one question's fault, the end of the connection included, each is asked again by
-// itself. A row lock is waited for no longer than an eighth of the deadline, so that there is time
-// for that, and because those asked together hold each other's counts meanwhile; whoever asks for
-// the same user as one that waited alone in vain is answered with it. A server that completes no
-// answer for a deadline's time is frozen or unreachable: the connection is given up.
+// itself. A row lock is waited for a sixteenth of the deadline, as those asked together hold each
+// other's counts meanwhile, and then a quarter of it by each itself; whoever asks for the same user
+// as one that waited alone in vain is answered with it. A server that completes no answer for a
+// deadline's time is frozen or unreachable: the connection is given up.
 //
 // A question is asked again only within its deadline. One whose transaction had committed when the
 // connection broke, before its answer arrived, is counted twice then; nobody can know.

@@ -114,17 +114,18 @@ class Client:
 
 
 class Load:
-    """`clients` threads, dealt out over the stacks, until the with-block ends or `count` were asked."""
+    """`clients` threads, dealt out over the stacks and the tokens, until the with-block ends or `count` were asked."""
 
     def __init__(self, stacks, token, clients=8, count=None, pause=0.0, timeout=20):
         stacks = stacks if isinstance(stacks, list) else [stacks]
+        tokens = token if isinstance(token, list) else [token]
         self.answers = []
         self.pause = pause
         self.numbers = iter(range(count)) if count is not None else itertools.count()
         self.stopping = threading.Event()
         self.clients = [
-            Client(stack.url, stack.cacert, token, timeout)
-            for stack, _ in zip(itertools.cycle(stacks), range(clients), strict=False)
+            Client(stack.url, stack.cacert, one, timeout)
+            for stack, one, _ in zip(itertools.cycle(stacks), itertools.cycle(tokens), range(clients), strict=False)
         ]
         self.threads = [threading.Thread(target=self._run, args=(one,), daemon=True) for one in self.clients]
 

@@ -40,10 +40,10 @@ class DatabaseFaults(unittest.TestCase):
         client.close()
 
     @contextlib.contextmanager
-    def load(self, clients=6, pause=0.002):
+    def load(self, token=None, clients=6, pause=0.002):
         """Requests without pause. Beside them come others that need no database, all of which are refused quickly."""
         with Load(self.stack, None, clients=2, pause=0.05) as refused:
-            with Load(self.stack, self.person.token, clients=clients, pause=pause) as load:
+            with Load(self.stack, token or self.person.token, clients=clients, pause=pause) as load:
                 yield load
         self.assertEqual(refused.statuses().keys(), {401})
         self.assertLess(max(one.took for one in refused.answers), 0.5 + SLACK)

@@ -224,12 +224,14 @@ class Statements(DatabaseFaults):
         self.assertEqual(someone.get().status, 200)
 
     def test_a_users_locked_count_delays_neighbours_by_less_than_the_deadline(self):
-        someone = Person(stack, tier="pro")
+        # Counts are locked in the order of their users: a neighbour's is held while the locked one is waited for.
+        people = sorted((Person(stack, tier="pro") for _ in range(7)), key=lambda one: one.id)
+        someone = people.pop(3)
         someone.get()
-        with self.load() as load:
+        with self.load([one.token for one in people]) as load:
             with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
                 with Load(stack, someone.token, clients=2, pause=0.002) as stuck:
-                    stuck.wait_for(503, count=12)
+                    stuck.wait_for(503, count=20)
                 during = list(load.answers)
             load.wait_for(200)
         self.assertEqual(stuck.statuses().keys(), {503})
