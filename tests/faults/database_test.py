@@ -241,6 +241,26 @@ class Statements(DatabaseFaults):
         self.assertLess(longest, DEADLINE)
         report("one user's count locked", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
 
+    def test_an_error_that_one_users_row_causes_is_that_users_alone(self):
+        people = [Person(stack, tier="pro") for _ in range(7)]
+        someone = people.pop()
+        stack.psql(f"""
+            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''broken row''; END';
+            CREATE TRIGGER fail BEFORE INSERT ON request_counts FOR EACH ROW
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION fail()""")
+        try:
+            with self.load([one.token for one in people]) as load:
+                with Load(stack, someone.token, clients=2, pause=0.002) as broken:
+                    broken.wait_for(500, count=50)
+                load.wait_for(200)
+        finally:
+            stack.psql("DROP FUNCTION fail CASCADE")
+        self.assertEqual(broken.statuses().keys(), {500})
+        self.assertEqual(load.statuses().keys(), {200})
+        self.assertNotIn(b"broken row", b"".join(one.body for one in broken.answers))
+        self.logged("asked_again sqlstate=P0001 questions=[2-9]")
+        self.assertEqual(someone.get().status, 200)
+
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):
         someone = Person(stack)
         someone.get()

@@ -120,7 +120,7 @@ class Overload(unittest.TestCase):
             during = wrk(stack, person.token, CONNECTIONS, SECONDS)
         after = [throughput()]
         # Others may use this machine: as fast as before at last, and for good reasons only.
-        while after[-1] < before * AS_BEFORE and len(after) < 6:
+        while after[-1] < before * AS_BEFORE and len(after) < 6 and not SANITIZED:
             after.append(throughput())
         report(
             SECONDS, during,
@@ -132,8 +132,8 @@ class Overload(unittest.TestCase):
         self.assertGreater(during["good"], during["unavailable"])
         # The database's deadline, and what a busy machine adds on the way to the handler and back.
         self.assertLess(during["longest"], 5)
-        self.assertGreater(after[-1], before * AS_BEFORE)
-        if not SANITIZED:
+        if not SANITIZED:  # which keeps what was freed, and slows down by it
+            self.assertGreater(after[-1], before * AS_BEFORE)
             self.assertLess(highest[0] - small, 32 * MEGABYTE)
             self.assertLess(max(resident(pid) for pid in self.pool) - small, 16 * MEGABYTE)
 
