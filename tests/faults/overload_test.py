@@ -71,10 +71,14 @@ def wrk(of, token, connections, seconds):
     return json.loads(result.removeprefix("RESULT "))
 
 
-def throughput():
-    """Good answers a second at moderate load: the median of five short runs."""
-    runs = [wrk(stack, person.token, QUIET_CONNECTIONS, 1) for _ in range(5)]
-    return statistics.median(one["good"] / one["seconds"] for one in runs)
+def throughputs(*askers):
+    """Good answers a second at moderate load to each of some users of stacks, in turn: the median of five short runs."""
+    rates = [[] for _ in askers]
+    for _ in range(5):
+        for mine, one in zip(rates, askers, strict=True):
+            run = wrk(one.stack, one.token, QUIET_CONNECTIONS, 1)
+            mine.append(run["good"] / run["seconds"])
+    return [statistics.median(mine) for mine in rates]
 
 
 @contextlib.contextmanager
@@ -114,18 +118,14 @@ class Overload(unittest.TestCase):
         self.assertEqual(stack.worker_pids(), self.pool)
 
     def test_500_connections_get_good_answers_or_json_refusals_in_bounded_time_and_memory(self):
-        before = throughput()
+        [before] = throughputs(person)
         small = max(resident(pid) for pid in self.pool)
         with watched_memory(self.pool) as highest:
             during = wrk(stack, person.token, CONNECTIONS, SECONDS)
-        after = [throughput()]
-        # Others may use this machine: as fast as before at last, and for good reasons only.
-        while after[-1] < before * AS_BEFORE and len(after) < 6 and not SANITIZED:
-            after.append(throughput())
+        [after] = throughputs(person)
         report(
             SECONDS, during,
-            f"{before:.0f}, {during['good'] / during['seconds']:.0f}, "
-            f"{', '.join(f'{rate:.0f}' for rate in after)} req/s before, during, after",
+            f"{before:.0f}, {during['good'] / during['seconds']:.0f}, {after:.0f} req/s before, during, after",
             f"{small / MEGABYTE:.1f} to {highest[0] / MEGABYTE:.1f} MB",
         )  # fmt: skip
         self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
@@ -133,7 +133,12 @@ class Overload(unittest.TestCase):
         # The database's deadline, and what a busy machine adds on the way to the handler and back.
         self.assertLess(during["longest"], 5)
         if not SANITIZED:  # which keeps what was freed, and slows down by it
-            self.assertGreater(after[-1], before * AS_BEFORE)
+            if after < before * AS_BEFORE:
+                # Perhaps the machine is busier than before: then a pool that has seen nothing is as slow.
+                with Stack() as fresh:
+                    lift_limits(fresh)
+                    before, after = throughputs(Person(fresh, tier="pro", keys=3), person)
+            self.assertGreater(after, before * AS_BEFORE)
             self.assertLess(highest[0] - small, 32 * MEGABYTE)
             self.assertLess(max(resident(pid) for pid in self.pool) - small, 16 * MEGABYTE)
 
