@@ -57,13 +57,23 @@ class Failover(unittest.TestCase):
         """The primary is asked again at once, before the standby."""
         with Load(pool, someone.token, clients=6, pause=0.002) as load:
             for _ in range(3):
-                load.wait_for(200)
+                # Each process has connected again and answered: a question that is cut twice is a 503.
+                pool.wait_until(lambda: self.idle_backends(primary) == pool.workers, what="both connections")
+                load.wait_for(200, count=100)
                 ended = primary.psql(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'keys_runtime'"
                 )
                 self.assertGreater(int(ended), 0)
             load.wait_for(200)
         self.assertEqual(load.statuses().keys(), {200})
+
+    @staticmethod
+    def idle_backends(primary):
+        """Connections of the pool that have been asked the statement and have answered."""
+        return int(primary.psql(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'keys_runtime' AND state = 'idle'"
+            " AND query LIKE '%unnest%'"
+        ))  # fmt: skip
 
 
 def as_postgres(command, **options):
