@@ -35,6 +35,7 @@ constexpr std::chrono::seconds kTick{1};
 // At the end of a process; under the 30 s of tools/replace-pool and the units' TimeoutStopSec=.
 constexpr std::chrono::seconds kLongestSending{20};
 constexpr int kEventsATurn = 64;
+constexpr size_t kCrowd = 32;  // connections that have left since the last tick
 
 // Gives its memory back, which an assignment of an empty text does not.
 void Free(std::string& text) {
@@ -164,8 +165,11 @@ class Server {
         break;
     }
     CountConnections();
-    if (was_long_) malloc_trim(0);  // a long list's memory goes back to the system
+    // The memory of a long list or of a crowd goes back to the system.
+    const size_t connections = fastcgi_.connections();
+    if (was_long_ || connections + kCrowd <= connections_) malloc_trim(0);
     was_long_ = false;
+    connections_ = connections;
   }
 
   void CountConnections() {
@@ -270,7 +274,8 @@ class Server {
   Response response_;
   std::string cgi_response_;
   int64_t reconnects_ = 0;
-  bool was_long_ = false;  // an answer since the last tick
+  bool was_long_ = false;   // an answer since the last tick
+  size_t connections_ = 0;  // at the last tick
   bool draining_ = false;
   Clock::time_point drained_by_{};
 };
