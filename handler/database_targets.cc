@@ -22,6 +22,19 @@ std::vector<std::string> SplitList(std::string_view list) {
   return parts;
 }
 
+[[noreturn]] void Refuse(const std::string& reason) {
+  throw std::runtime_error("KEYS_DATABASE_URL: " + reason +
+                           "; are special characters of the password percent-encoded?");
+}
+
+bool IsHost(const std::string& host) {
+  return host.starts_with('/') || host.find('@', 1) == std::string::npos;
+}
+
+bool IsPort(const std::string& port) {
+  return std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
 // What the server says unasked, why it ends a connection above all. libpq would print it raw.
 void LogNotice(void*, const PGresult* notice) {
   const char* const state = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
@@ -56,12 +69,10 @@ std::string_view SqlStateIn(std::string_view message) {
 }
 
 DatabaseTargets::DatabaseTargets(const std::string& url) {
-  char* error = nullptr;
   const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> parsed(
-      PQconninfoParse(url.c_str(), &error), &PQconninfoFree);
-  const std::string message = OneLine(error);
-  PQfreemem(error);
-  if (!parsed) throw std::runtime_error("KEYS_DATABASE_URL: " + message);
+      PQconninfoParse(url.c_str(), nullptr), &PQconninfoFree);
+  // libpq's reason would quote the part that it stumbled over, often one of the password's.
+  if (!parsed) Refuse("not a connection string that libpq understands");
   std::array<std::vector<std::string>, 3> lists;
   for (const PQconninfoOption* option = parsed.get(); option->keyword != nullptr; ++option) {
     if (option->val == nullptr) continue;
@@ -74,6 +85,9 @@ DatabaseTargets::DatabaseTargets(const std::string& url) {
       options_.emplace_back(keyword, option->val);
     }
   }
+  // What libpq takes for these when the password has a / or an @ in it, and would quote.
+  if (!std::all_of(lists[0].begin(), lists[0].end(), IsHost)) Refuse("a host has an @ in it");
+  if (!std::all_of(lists[2].begin(), lists[2].end(), IsPort)) Refuse("a port is not a number");
   hosts_.resize(std::max({lists[0].size(), lists[1].size(), size_t{1}}));
   for (size_t i = 0; i < hosts_.size(); ++i) {
     for (size_t part = 0; part < 3; ++part) {
@@ -105,16 +119,25 @@ PGconn* DatabaseTargets::StartConnecting(size_t host) const {
   return connection;
 }
 
-std::string CheckDatabase(const std::string& url, const std::string& sql) {
+void CheckDatabase(const std::string& url, const std::string& sql) {
+  const DatabaseTargets targets(url);  // before libpq could complain in its own words
   const char* const names[] = {"dbname", "connect_timeout", nullptr};
   const char* const values[] = {url.c_str(), "3", nullptr};
   const std::unique_ptr<PGconn, decltype(&PQfinish)> connection(PQconnectdbParams(names, values, 1),
                                                                 &PQfinish);
-  if (PQstatus(connection.get()) != CONNECTION_OK) return OneLine(PQerrorMessage(connection.get()));
-  const std::unique_ptr<PGresult, decltype(&PQclear)> result(
-      PQprepare(connection.get(), "", sql.c_str(), 0, nullptr), &PQclear);
-  if (PQresultStatus(result.get()) == PGRES_COMMAND_OK) return {};
-  return OneLine(PQresultErrorMessage(result.get()));
+  const auto fail = [](const char* message) {
+    throw std::runtime_error("database: " + OneLine(message));
+  };
+  if (PQstatus(connection.get()) != CONNECTION_OK) fail(PQerrorMessage(connection.get()));
+  const auto run = [&](const char* statement, int count, const char* const* parameters) {
+    const std::unique_ptr<PGresult, decltype(&PQclear)> result(
+        PQexecParams(connection.get(), statement, count, nullptr, parameters, nullptr, nullptr, 0),
+        &PQclear);
+    if (PQresultStatus(result.get()) != PGRES_TUPLES_OK) fail(PQresultErrorMessage(result.get()));
+  };
+  run("SELECT set_config('statement_timeout', '3s', false)", 0, nullptr);
+  const char* const nobody[] = {"{}", "{}"};
+  run(sql.c_str(), 2, nobody);
 }
 
 }  // namespace keys

@@ -17,7 +17,8 @@ namespace keys {
 
 class DatabaseTargets {
  public:
-  // Throws std::runtime_error for a URL (or key=value string) that libpq cannot parse.
+  // Throws std::runtime_error for a URL (or key=value string) that libpq cannot parse, or takes a
+  // password's special characters in for a host or a port. The message quotes nothing of it.
   explicit DatabaseTargets(const std::string& url);
 
   size_t hosts() const { return hosts_.size(); }
@@ -30,8 +31,9 @@ class DatabaseTargets {
   std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
 };
 
-// Connects in the foreground, prepares `sql`, and says what is wrong; empty: nothing. For --check.
-std::string CheckDatabase(const std::string& url, const std::string& sql);
+// For --check: connects in the foreground and runs the statement `sql` for nobody, which takes
+// every right that it needs for somebody. Throws std::runtime_error that says what is wrong.
+void CheckDatabase(const std::string& url, const std::string& sql);
 
 // libpq's message without its line ends.
 std::string OneLine(const char* message);

@@ -9,6 +9,7 @@
 #include <exception>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "handler/api_error.h"
 #include "handler/config.h"
@@ -16,6 +17,7 @@
 #include "handler/key_files.h"
 #include "handler/key_store.h"
 #include "handler/log.h"
+#include "handler/metrics.h"
 #include "handler/server.h"
 #include "version.h"
 
@@ -88,6 +90,16 @@ int FailCgi() {
   return 1;
 }
 
+// What a step throws is one more problem.
+template <typename Step>
+void Try(std::vector<std::string>& problems, Step step) {
+  try {
+    step();
+  } catch (const std::exception& fault) {
+    problems.emplace_back(fault.what());
+  }
+}
+
 int Run(bool check_only) {
   keys::LoadedConfig loaded = keys::LoadConfig([](const char* name) { return std::getenv(name); });
   const keys::Config& config = loaded.config;
@@ -97,10 +109,12 @@ int Run(bool check_only) {
   }
   const int listener = check_only ? -1 : FindListener();
   const bool cgi = !check_only && listener < 0;
-  if (check_only && !config.database_url.empty()) {
-    const std::string problem = keys::CheckDatabase(
-        config.database_url, keys::ListKeysStatement(config.token.require_session));
-    if (!problem.empty()) loaded.problems.push_back("database: " + problem);
+  if (check_only) {
+    Try(loaded.problems, [&] { keys::Metrics metrics(config.metrics_file); });
+    if (!config.database_url.empty()) {
+      const std::string sql = keys::ListKeysStatement(config.token.require_session);
+      Try(loaded.problems, [&] { keys::CheckDatabase(config.database_url, sql); });
+    }
   }
   keys::FlushLog();
   const bool is_request = std::getenv("REQUEST_METHOD") != nullptr;
@@ -114,7 +128,11 @@ int Run(bool check_only) {
                stderr);
     return 1;
   }
-  return cgi ? keys::AnswerCgi(config, key_files) : keys::Serve(config, key_files, listener);
+  if (!cgi) return keys::Serve(config, key_files, listener);
+  int status = 1;
+  Try(loaded.problems, [&] { status = keys::AnswerCgi(config, key_files); });
+  keys::FlushLog();
+  return Complain(loaded.problems) == 0 ? status : FailCgi();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 import os
 import re
 import subprocess
+import tempfile
 import unittest
 
 from tests.stack import ROOT, bare_environment
@@ -77,6 +78,37 @@ class SettingsTest(unittest.TestCase):
             with self.subTest(name):
                 default = re.search(r" \[([^]]*)\]$", meaning)
                 self.assertEqual(default[1] if default else "", in_code()[name])
+
+    def test_check_lists_everything_that_is_wrong(self):
+        wrong = {
+            "KEYS_DATABASE_URL": "postgresql://u:tell/nobody@h/x", "KEYS_JWT_SECRET_FILE": "/nowhere/secret",
+            "KEYS_METRICS_FILE": "/nowhere/metrics", "KEYS_DEADLINE_MS": "1",
+        }  # fmt: skip
+        command = [HANDLER, "--check"]
+        done = subprocess.run(command, env=bare_environment() | wrong, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        for words in ("KEYS_DATABASE_URL: a port", "/nowhere/secret", "/nowhere/metrics", "KEYS_DEADLINE_MS"):
+            self.assertEqual(done.stderr.count(words), 1, done.stderr)
+        self.assertNotRegex(done.stderr, "tell|nobody")
+
+    def test_a_cgi_request_is_answered_whatever_setting_is_wrong(self):
+        secret = self.enterContext(tempfile.NamedTemporaryFile("w"))
+        print("a secret of this test alone, 32 bytes or more", file=secret, flush=True)
+        good = {"REQUEST_METHOD": "GET", "KEYS_DATABASE_URL": "host=/nowhere", "KEYS_JWT_SECRET_FILE": secret.name}
+        for name, value, status in (
+            ("REQUEST_METHOD", "POST", "405"),  # the control: no setting
+            ("KEYS_METRICS_FILE", "/nowhere/metrics", "500"),
+            ("KEYS_JWT_SECRET_FILE", "/nowhere/secret", "500"),
+            ("KEYS_DEADLINE_MS", "1", "500"),
+        ):
+            with self.subTest(name):
+                settings = good | {name: value}
+                done = subprocess.run(
+                    [HANDLER], env=bare_environment() | settings, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                    check=False,
+                )  # fmt: skip
+                self.assertRegex(done.stdout, rf'\AStatus: {status} (.*\n)+\n\{{"error":\{{.*\}}\}}\Z')
+                self.assertEqual(done.returncode, 0 if status == "405" else 1)
 
     def test_units_set_only_settings_that_exist(self):
         for file in sorted((ROOT / "tools" / "systemd").glob("*.in")):

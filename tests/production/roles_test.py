@@ -58,6 +58,27 @@ class RolesTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("sk_live_aaaa", done.stdout)
 
+    def test_check_runs_the_statement_for_nobody_and_tells_what_keeps_it_from_running(self):
+        counted = cluster.psql("SELECT count(*), sum(minute_count) FROM request_counts")
+        self.assertEqual(cluster.check(cluster.url()), (0, ""))
+        self.assertEqual(cluster.psql("SELECT count(*), sum(minute_count) FROM request_counts"), counted)
+        for fault, mended, complaint in (
+            ("REVOKE SELECT ON tiers FROM keys_runtime", "GRANT SELECT ON tiers TO keys_runtime", "permission denied for table tiers"),
+            (
+                "ALTER ROLE keys_runtime SET default_transaction_read_only = on",
+                "ALTER ROLE keys_runtime RESET default_transaction_read_only", "cannot execute SELECT in a read-only transaction",
+            ),
+            ("ALTER TABLE tiers RENAME TO levels", "ALTER TABLE levels RENAME TO tiers", 'relation "public.tiers" does not exist'),
+        ):  # fmt: skip
+            with self.subTest(fault):
+                cluster.psql(fault)
+                try:
+                    status, complaints = cluster.check(cluster.url())
+                finally:
+                    cluster.psql(mended)
+                self.assertEqual(status, 1)
+                self.assertIn(f"keys-fcgi: database: ERROR:  {complaint}", complaints)
+
     def test_keys_runtime_holds_exactly_the_rights_that_the_statement_uses(self):
         counts = "user_id minute_ends day_ends minute_count day_count minute_limit day_limit admitted".split()
         listed = (

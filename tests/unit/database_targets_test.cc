@@ -34,9 +34,11 @@ TEST_CASE("each host of the list is a target of its own") {
   }
 }
 
-TEST_CASE("what libpq cannot parse is refused with its reason, without a password") {
+TEST_CASE("a URL that cannot be right is refused with a reason that quotes nothing of a password") {
   for (const char* const url :
-       {"postgresql://u:hunter2@[::1/x", "host=a nonsense=hunter2", "host"}) {
+       {"postgresql://u:hunter2@[::1/x", "host=a nonsense=hunter2", "host", "password=my hunter2",
+        "postgresql://u:p%zzhunter2@h/x", "postgresql://u:hunter2/ret@h/x",
+        "postgresql://u:p@hunter2@h/x", "port=hunter2", "host=a,hunter2@b"}) {
     CAPTURE(url);
     try {
       const DatabaseTargets targets(url);
@@ -45,8 +47,16 @@ TEST_CASE("what libpq cannot parse is refused with its reason, without a passwor
       const std::string what = error.what();
       CHECK(what.starts_with("KEYS_DATABASE_URL: "));
       CHECK(what.size() > 20);
-      CHECK(what.find("\n") == std::string::npos);
+      CHECK(what.find('\n') == std::string::npos);
+      CHECK(what.find("hunter2") == std::string::npos);
     }
+  }
+}
+
+TEST_CASE("a directory and an abstract socket are hosts, with an @ or without") {
+  for (const char* const url : {"host=@abstract", "host=/run/a@b", "host=/run/a,@b port=1,"}) {
+    CAPTURE(url);
+    CHECK_NOTHROW(DatabaseTargets{url});
   }
 }
 
