@@ -43,7 +43,7 @@ REVOKE ALL ON public.tiers, public.default_tier, public.accounts, public.api_key
 -- policy hides every row there. A view reads with its owner's rights (postgres: it may read and passes row
 -- security), and its schema is not one that the REST interface shows.
 CREATE SCHEMA IF NOT EXISTS keys_private;
-COMMENT ON SCHEMA keys_private IS 'What the keys service reads of the schema auth';
+COMMENT ON SCHEMA keys_private IS 'What of the keys service no other interface shows';
 CREATE OR REPLACE VIEW keys_private.live_sessions AS
 SELECT sessions.id, sessions.user_id
 FROM auth.sessions
