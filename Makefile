@@ -107,7 +107,7 @@ down: ## stop the stack that `make up` or `make run` started; its data stays for
 
 ## Testing
 
-test: ## every test; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
+test: ## every test but the browser's; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
 	tools/install-packages build run test && $(LOCKED) $(MAKE) binaries && $(BUILD_SANITIZED) && tests/run
 
 test-unit: ## the unit tests alone

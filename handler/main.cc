@@ -30,7 +30,7 @@ constexpr char kUsage[] =
     "                               LISTEN_FDS (systemd); with neither, answer the one CGI "
     "request\n"
     "                               in the environment (REQUEST_METHOD, HTTP_COOKIE) on stdout\n"
-    "  keys-fcgi --check            load settings and keys, reach the database, say what is wrong\n"
+    "  keys-fcgi --check            try settings, keys and database, say what is wrong\n"
     "  keys-fcgi --check-keys FILE  say what is wrong with a JWK set\n"
     "  keys-fcgi --version, --help\n"
     "\n"

@@ -32,7 +32,8 @@ constexpr uint64_t kDatabaseTag = 2;
 constexpr uint64_t kSignalTag = 3;
 
 constexpr std::chrono::seconds kTick{1};
-// At the end of a process; under the 30 s of tools/replace-pool and the units' TimeoutStopSec=.
+// At the end of a process; with the deadline under the 90 s of tools/replace-pool and
+// TimeoutStopSec=.
 constexpr std::chrono::seconds kLongestSending{20};
 constexpr int kEventsATurn = 64;
 constexpr size_t kCrowd = 32;  // connections that have left since the last tick

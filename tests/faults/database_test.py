@@ -11,6 +11,8 @@ import time
 import unittest
 
 from tests.faults.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, report
+from tests.faults.handler_process import Handler, stopped
+from tests.fastcgi import Peer, request
 from tests.load import Client, Load
 from tests.people import Person, lift_limits
 from tests.stack import Stack, postgres_program
@@ -193,6 +195,24 @@ class Statements(DatabaseFaults):
         finally:
             holder.communicate("ROLLBACK;\n")
 
+    def asked_together(self, people, line):
+        """Has a process ask for all of them in one statement; their statuses. `line` has to be in its log."""
+        with Handler(stack, settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
+            handler.await_good(person.token)
+            backend = int(stack.psql("""
+                SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime' ORDER BY backend_start DESC LIMIT 1"""))
+            with contextlib.ExitStack() as exits:
+                peers = [exits.enter_context(Peer(handler.socket)) for _ in range(1 + len(people))]
+                with stopped(backend):
+                    # The statement for the first does not end, and so the others wait for the next.
+                    for peer, one in zip(peers, [person, *people], strict=True):
+                        peer.send(request(one.token))
+                        stack.wait_until(lambda peer=peer: peer.unread() == 0, what="the request to be read")
+                statuses = [peer.answer()[0] for peer in peers]
+            self.assertIn(line, handler.log())
+        self.assertEqual(statuses.pop(0), 200)
+        return statuses
+
     def test_a_locked_table_shows_as_503_by_the_deadline(self):
         with self.load() as load:
             load.wait_for(200)
@@ -239,7 +259,9 @@ class Statements(DatabaseFaults):
         self.assertEqual(load.statuses().keys(), {200})
         longest = max(one.took for one in during)
         self.assertLess(longest, DEADLINE)
-        self.logged("asked_again sqlstate=55P03 questions=[2-9]")
+        with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
+            answers = self.asked_together([*people, someone], "asked_again sqlstate=55P03 questions=7")
+        self.assertEqual(answers, [200] * 6 + [503])
         report("one user's count locked", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
 
     def test_an_error_that_one_users_row_causes_is_that_users_alone(self):
@@ -254,12 +276,13 @@ class Statements(DatabaseFaults):
                 with Load(stack, someone.token, clients=2, pause=0.002) as broken:
                     broken.wait_for(500, count=50)
                 load.wait_for(200)
+            answers = self.asked_together([*people, someone], "asked_again sqlstate=P0001 questions=7")
+            self.assertEqual(answers, [200] * 6 + [500])
         finally:
             stack.psql("DROP FUNCTION fail CASCADE")
         self.assertEqual(broken.statuses().keys(), {500})
         self.assertEqual(load.statuses().keys(), {200})
         self.assertNotIn(b"broken row", b"".join(one.body for one in broken.answers))
-        self.logged("asked_again sqlstate=P0001 questions=[2-9]")
         self.assertEqual(someone.get().status, 200)
 
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):

@@ -3,9 +3,11 @@
 Left, it has to end by itself, with exit status 0 and without a sanitizer's report.
 """
 
+import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -89,3 +91,15 @@ def resident(pid):
     """Bytes of memory that a process has in use (RSS)."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextlib.contextmanager
+def stopped(*pids):
+    """Processes that do nothing meanwhile."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)

@@ -155,7 +155,7 @@ class OneProcess(unittest.TestCase):
         self.assertLessEqual(len(gaps), 14)
         for gap, pause in zip(gaps, pauses, strict=True):
             self.assertGreater(gap, pause * 0.45)
-            self.assertLess(gap, pause + 0.3)
+            self.assertLess(gap, pause + SLACK)
         jitter = [gap / pause for gap, pause in zip(gaps, pauses, strict=True)]
         self.assertGreater(max(jitter) - min(jitter), 0.05, gaps)
         self.assertLess(back, LONGEST_PAUSE + SLACK)

@@ -10,6 +10,7 @@ import threading
 import time
 import unittest
 
+from tests.people import counter
 from tests.production.cluster import Cluster
 from tests.stack import CurlFailed, Stack
 
@@ -17,6 +18,7 @@ FREE = "0b0b0b0b-0000-4000-8000-00000000000b"
 LATER = "0d0d0d0d-0000-4000-8000-00000000000d"
 PRO = "0c0c0c0c-0000-4000-8000-00000000000c"
 DEADLINE_S = 2
+WORKERS = 2
 # The standby is promoted at once; what is left is noticing and connecting.
 OUTAGE_S = 10
 
@@ -73,7 +75,7 @@ class HostsTest(unittest.TestCase):
         settings = {
             "KEYS_DATABASE_URL": url, "KEYS_JWT_SECRET_FILE": str(secret), "KEYS_DEADLINE_MS": str(DEADLINE_S * 1000),
         }  # fmt: skip
-        cls.hosts = [cls.enterClassContext(Stack(settings=settings, workers=2)) for _ in range(2)]
+        cls.hosts = [cls.enterClassContext(Stack(settings=settings, workers=WORKERS)) for _ in range(2)]
         cls.tokens = {
             user: cls.hosts[0].mint("--user", user, "--session", session_of(user), "--key", str(secret))
             for user in (FREE, LATER, PRO)
@@ -114,6 +116,8 @@ class HostsTest(unittest.TestCase):
                     lambda load=load: any(at > gone + 1 and status == 200 for at, status in load.answers[-50:]),
                     what="200 from the new primary", timeout=30,
                 )  # fmt: skip
+            for host in self.hosts:
+                Stack.wait_until(lambda host=host: counter(host, "keys_database_connected") == WORKERS, what="every process")
             # And from then on nothing else.
             marks = [len(load.answers) for load in loads]
             Stack.wait_until(
