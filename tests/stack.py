@@ -14,6 +14,7 @@ Tests run with the project's root as working directory and in PYTHONPATH (tests/
 A stack is left with its sanitizer reports read: one in the handler's log is an error here.
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -21,6 +22,7 @@ import pathlib
 import random
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
@@ -255,6 +257,19 @@ class Stack:
             if time.monotonic() > end:
                 raise AssertionError(f"waited {timeout} s in vain: {what}")
             time.sleep(interval)
+
+
+@contextlib.contextmanager
+def stopped(*pids):
+    """Processes that do nothing meanwhile; a test may kill them."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def bare_environment():

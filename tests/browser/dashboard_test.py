@@ -4,14 +4,12 @@
 tests/browser/dashboard.png, shown in the README, is pro-light.png with fewer colours.
 """
 
-import os
-import signal
 import unittest
 
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.chromium import Chromium
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, stopped
 
 PRO, FREE, MANY, HOSTILE = (f"0000000{n}-0000-4000-8000-00000000000{n}" for n in (1, 2, 4, 6))
 # What Chromium writes about a refused fetch, whatever the page does.
@@ -389,18 +387,13 @@ class Outages(Page):
 
     def test_a_slow_answer_shows_that_it_is_awaited(self):
         self.sign_in("pro")
-        for pid in stack.worker_pids():
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(*stack.worker_pids()):
             page.open("/")
             page.wait_for(lambda: page.shows("#rows .waiting"), "the placeholder")
             self.assertEqual(page.find("#table").get_attribute("aria-busy"), "true")
             self.assertEqual(page.find("#announcement").get_attribute("textContent"), "Loading your keys.")
             self.assert_accessible()
             page.screenshot("loading")
-        finally:
-            for pid in stack.worker_pids():
-                os.kill(pid, signal.SIGCONT)
         page.wait_for("Production SIEM", "the list")
         self.assertFalse(page.shows("#rows .waiting"))
 

@@ -1,6 +1,7 @@
 """What the tests of database faults share: bounds, load beside which refusals are asked for, what was logged."""
 
 import contextlib
+import pathlib
 import re
 import sys
 import time
@@ -18,6 +19,25 @@ SETTINGS = {"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}
 def report(fault, seen, seconds):
     """A row of the README's table."""
     print(f"recovery | {fault} | {seen} | {seconds * 1000:.0f} ms", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def login_rule(stack, rule):
+    """A line before all others of pg_hba.conf meanwhile. New connections go by it within, and no longer after."""
+    file = pathlib.Path(stack.data, "pg_hba.conf")
+    good = file.read_text(encoding="ascii")
+
+    def use(text):
+        file.write_text(text, encoding="ascii")
+        before = stack.psql("SELECT pg_conf_load_time()")
+        stack.pg_ctl("reload")
+        stack.wait_until(lambda: stack.psql("SELECT pg_conf_load_time()") != before, what="the new rules")
+
+    try:
+        use(f"{rule}\n{good}")
+        yield
+    finally:
+        use(good)
 
 
 class DatabaseFaults(unittest.TestCase):

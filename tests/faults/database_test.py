@@ -3,19 +3,17 @@
 
 import contextlib
 import os
-import pathlib
 import re
-import signal
 import subprocess
 import time
 import unittest
 
-from tests.faults.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, report
-from tests.faults.handler_process import Handler, stopped
+from tests.faults.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, login_rule, report
+from tests.faults.handler_process import Handler
 from tests.fastcgi import Peer, request
 from tests.load import Client, Load
 from tests.people import Person, lift_limits
-from tests.stack import Stack, postgres_program
+from tests.stack import Stack, postgres_program, stopped
 
 STOPPED = float(os.environ.get("STOPPED_SECONDS", "60"))
 
@@ -85,12 +83,12 @@ class Connections(DatabaseFaults):
         with self.load(pause=0.02) as load:
             load.wait_for(200)
             stack.pg_ctl("stop", "-m", "fast")
-            stopped = time.monotonic()
+            began = time.monotonic()
             self.unavailable(person.get())
             self.refusals_are_answered()
             self.assertEqual(stack.get("/readyz", url=stack.status_url).status, 503)
             time.sleep(STOPPED)
-            during = [one for one in load.since(stopped + 0.5) if one.status]
+            during = [one for one in load.since(began + 0.5) if one.status]
             stack.pg_ctl("start")
             self.recovered(load, f"stopped for {STOPPED:.0f} s", time.monotonic())
         self.assertEqual({one.status for one in during}, {503})
@@ -103,20 +101,13 @@ class Connections(DatabaseFaults):
     def test_a_frozen_server_shows_as_503_by_the_deadline_while_refusals_are_answered(self):
         with self.load() as load:
             load.wait_for(200)
-            pids = stack.pids("postgres")
-            try:
-                for pid in pids:
-                    os.kill(pid, signal.SIGSTOP)
+            with stopped(*stack.pids("postgres")):
                 frozen = time.monotonic()
                 load.wait_for(503, count=6)
                 self.assertLess(time.monotonic() - frozen, DEADLINE + SLACK)
                 self.refusals_are_answered()
                 self.unavailable(person.get())
                 time.sleep(2)
-            finally:
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
             self.recovered(load, "frozen (SIGSTOP) for 3 s", time.monotonic())
 
     def test_full_connection_slots_show_as_503_until_one_is_free(self):
@@ -133,21 +124,12 @@ class Connections(DatabaseFaults):
         self.logged("database_unreachable sqlstate=53300 .*too many connections")
 
     def test_a_login_without_the_password_that_is_asked_for_shows_as_503(self):
-        hba = pathlib.Path(stack.data, "pg_hba.conf")
-        good = hba.read_text(encoding="ascii")
-        try:
-            hba.write_text("local all keys_runtime scram-sha-256\n" + good, encoding="ascii")
-            stack.pg_ctl("reload")
-            with self.load() as load:
-                # The postmaster takes the new rules into use when it gets to it.
-                stack.wait_until(lambda: (self.end_backends(), person.get().status)[1] == 503, what="a refusal")
+        with self.load() as load:
+            with login_rule(stack, "local all keys_runtime scram-sha-256"):
+                self.end_backends()
+                load.wait_for(503)
                 self.unavailable(person.get())
-                hba.write_text(good, encoding="ascii")
-                stack.pg_ctl("reload")
-                self.recovered(load, "login refused", time.monotonic())
-        finally:
-            hba.write_text(good, encoding="ascii")
-            stack.pg_ctl("reload")
+            self.recovered(load, "login refused", time.monotonic())
 
     def test_a_server_that_has_become_read_only_is_left_and_found_again(self):
         try:
@@ -199,11 +181,9 @@ class Statements(DatabaseFaults):
         """Has a process ask for all of them in one statement; their statuses. `line` has to be in its log."""
         with Handler(stack, settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
             handler.await_good(person.token)
-            backend = int(stack.psql("""
-                SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime' ORDER BY backend_start DESC LIMIT 1"""))
             with contextlib.ExitStack() as exits:
                 peers = [exits.enter_context(Peer(handler.socket)) for _ in range(1 + len(people))]
-                with stopped(backend):
+                with stopped(handler.backend()):
                     # The statement for the first does not end, and so the others wait for the next.
                     for peer, one in zip(peers, [person, *people], strict=True):
                         peer.send(request(one.token))

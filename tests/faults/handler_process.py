@@ -3,11 +3,9 @@
 Left, it has to end by itself, with exit status 0 and without a sanitizer's report.
 """
 
-import contextlib
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -79,6 +77,12 @@ class Handler:
     def await_good(self, token):
         Stack.wait_until(lambda: self.ask(token)[0] == 200, what="a good answer")
 
+    def backend(self):
+        """Its PostgreSQL process: the youngest, once it has answered."""
+        return int(self.stack.psql(
+            "SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime' ORDER BY backend_start DESC LIMIT 1"
+        ))  # fmt: skip
+
     def log(self):
         with open(self.log_path, encoding="utf-8") as file:
             return file.read()
@@ -91,15 +95,3 @@ def resident(pid):
     """Bytes of memory that a process has in use (RSS)."""
     with open(f"/proc/{pid}/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@contextlib.contextmanager
-def stopped(*pids):
-    """Processes that do nothing meanwhile."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)

@@ -5,18 +5,17 @@ import contextlib
 import itertools
 import json
 import os
-import re
 import signal
-import sys
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
+from tests.faults.database_faults import report
 from tests.faults.handler_process import Handler
 from tests.fastcgi import Closed, Peer, request
 from tests.load import Load
 from tests.people import Person, lift_limits
-from tests.stack import Stack
+from tests.stack import Stack, stopped
 
 DEADLINE = 3.0  # time for what a test does while the database is frozen
 DRAINED_BY = DEADLINE + 1.0  # server.cc
@@ -28,11 +27,6 @@ def setUpModule():
     stack = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}, workers=3))
     lift_limits(stack)
     person = Person(stack, tier="pro", keys=2)
-
-
-def report(fault, seen, seconds):
-    """A row of the README's table."""
-    print(f"recovery | {fault} | {seen} | {seconds * 1000:.0f} ms", file=sys.stderr)
 
 
 def load(**options):
@@ -107,19 +101,15 @@ class Processes(unittest.TestCase):
             peers = [exits.enter_context(Peer(stack.socket)) for _ in range(12)]
             # One that waits in the backlog is the successor's.
             stack.wait_until(lambda: descriptors(victims) >= connected + 12, what="12 connections")
-            frozen = backends()
-            for pid in frozen:
-                os.kill(pid, signal.SIGSTOP)
-                exits.callback(resume, pid)
-            for peer in peers:
-                peer.send(request(person.token))
-            before = stack.handler_log().count(" draining ")
-            # A moment for the requests to be read is a moment for the drain to find them: both are good.
-            for pid in victims:
-                os.kill(pid, signal.SIGTERM)
-            stack.wait_until(lambda: stack.handler_log().count(" draining ") - before == 3, what="draining")
-            for pid in frozen:
-                resume(pid)
+            frozen = stack.psql("SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime'").split()
+            with stopped(*map(int, frozen)):
+                for peer in peers:
+                    peer.send(request(person.token))
+                before = stack.handler_log().count(" draining ")
+                # A moment for the requests to be read is a moment for the drain to find them: both are good.
+                for pid in victims:
+                    os.kill(pid, signal.SIGTERM)
+                stack.wait_until(lambda: stack.handler_log().count(" draining ") - before == 3, what="draining")
             self.assertEqual([peer.answer()[0] for peer in peers], [200] * 12)
             self.assertTrue(all(peer.is_closed() for peer in peers))
         self.replaced(victims)
@@ -160,24 +150,21 @@ class Processes(unittest.TestCase):
             self.assertTrue(log.splitlines()[-1].endswith(f" stopped pid={handler.process.pid}"))
 
     def test_sigterm_takes_no_new_connection_while_requests_are_in_flight(self):
-        others = backends()
         with Handler(stack) as handler:
             handler.await_good(person.token)
-            [backend] = backends() - others
-            with Peer(handler.socket) as peer, contextlib.ExitStack() as exits:
-                os.kill(backend, signal.SIGSTOP)
-                exits.callback(resume, backend)
-                peer.send(request(person.token))
-                stack.wait_until(lambda: peer.unread() == 0, what="the request")
-                handler.process.terminate()
-                stack.wait_until(lambda: " draining " in handler.log(), what="draining")
-                with Peer(handler.socket) as newcomer:
+            with contextlib.ExitStack() as exits:
+                peer = exits.enter_context(Peer(handler.socket))
+                with stopped(handler.backend()):
+                    peer.send(request(person.token))
+                    stack.wait_until(lambda: peer.unread() == 0, what="the request")
+                    handler.process.terminate()
+                    stack.wait_until(lambda: " draining " in handler.log(), what="draining")
+                    newcomer = exits.enter_context(Peer(handler.socket))
                     newcomer.send(request())
-                    resume(backend)
-                    self.assertEqual(peer.answer()[0], 200)
-                    self.assertEqual(handler.process.wait(DRAINED_BY + 1), 0)
-                    # Nobody else listens on this socket: what waited in its backlog is gone with it.
-                    self.assertTrue(newcomer.is_closed())
+                self.assertEqual(peer.answer()[0], 200)
+                self.assertEqual(handler.process.wait(DRAINED_BY + 1), 0)
+                # Nobody else listens on this socket: what waited in its backlog is gone with it.
+                self.assertTrue(newcomer.is_closed())
             self.assertNotIn(" status=401 ", handler.log())
 
     def test_a_long_answer_that_is_read_slowly_arrives_whole_though_its_process_is_replaced(self):
@@ -238,17 +225,6 @@ class Processes(unittest.TestCase):
         self.assertFalse([one for one in running.answers if one.status != 200 and one.ended > killed + 1])
 
 
-def backends():
-    """The server's processes for the pool, and for a handler beside it."""
-
-    def command(pid):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
-            return file.read()
-        return ""
-
-    return {pid for pid in stack.pids("postgres") if re.search(r"postgres: .*keys_runtime", command(pid))}
-
-
 def ask_until_closed(peer):
     """How many answers came, all of them whole."""
     for count in itertools.count():
@@ -262,11 +238,6 @@ def ask_until_closed(peer):
 
 def descriptors(pids):
     return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-
-
-def resume(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGCONT)
 
 
 if __name__ == "__main__":

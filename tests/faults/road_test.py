@@ -2,12 +2,11 @@
 """The way to PostgreSQL fails, by TCP: hosts that are silent, refuse, cut or let in and then fail (issue 6, 1 and 2)."""
 
 import contextlib
-import pathlib
 import threading
 import time
 import unittest
 
-from tests.faults.database_faults import DEADLINE, RECOVERY, SETTINGS, SLACK, TRANSITION, DatabaseFaults, report
+from tests.faults.database_faults import DEADLINE, RECOVERY, SETTINGS, SLACK, TRANSITION, DatabaseFaults, login_rule, report
 from tests.faults.handler_process import Handler
 from tests.faults.proxy import Proxy
 from tests.fastcgi import Peer, request
@@ -203,34 +202,19 @@ class OneProcess(unittest.TestCase):
 
     def test_a_wrong_password_shows_as_503_until_it_is_right_and_is_told_to_nobody(self):
         stack.psql("CREATE ROLE keys_guest LOGIN PASSWORD 'the-right-one' IN ROLE keys_runtime")
-        hba = pathlib.Path(stack.data, "pg_hba.conf")
-        good = hba.read_text(encoding="ascii")
-        try:
-            hba.write_text("local all keys_guest scram-sha-256\n" + good, encoding="ascii")
-            reload(stack)
-            with self.handler(user="keys_guest:mistyped") as handler:
-                for _ in range(20):
-                    status, headers, body = handler.ask(person.token)
-                    self.assertEqual(status, 503)
-                    self.assertGreater(int(headers["retry-after"]), 0)
-                    self.assertNotRegex(body.decode(), "password|keys_guest|mistyped|28P01")
-                    self.assertEqual(handler.ask()[0], 401)
-                self.assertIn("database_unreachable sqlstate=28P01", handler.log())
-                stack.psql("ALTER ROLE keys_guest PASSWORD 'mistyped'")
-                mended = time.monotonic()
-                handler.await_good(person.token)
-                report("a wrong password", "all 503", time.monotonic() - mended)
-                self.assertNotIn("mistyped", handler.log())
-        finally:
-            hba.write_text(good, encoding="ascii")
-            reload(stack)
-
-
-def reload(of):
-    """Until a new backend goes by the new rules."""
-    before = of.psql("SELECT pg_conf_load_time()")
-    of.pg_ctl("reload")
-    of.wait_until(lambda: of.psql("SELECT pg_conf_load_time()") != before, what="the new rules")
+        with login_rule(stack, "local all keys_guest scram-sha-256"), self.handler(user="keys_guest:mistyped") as handler:
+            for _ in range(20):
+                status, headers, body = handler.ask(person.token)
+                self.assertEqual(status, 503)
+                self.assertGreater(int(headers["retry-after"]), 0)
+                self.assertNotRegex(body.decode(), "password|keys_guest|mistyped|28P01")
+                self.assertEqual(handler.ask()[0], 401)
+            self.assertIn("database_unreachable sqlstate=28P01", handler.log())
+            stack.psql("ALTER ROLE keys_guest PASSWORD 'mistyped'")
+            mended = time.monotonic()
+            handler.await_good(person.token)
+            report("a wrong password", "all 503", time.monotonic() - mended)
+            self.assertNotIn("mistyped", handler.log())
 
 
 if __name__ == "__main__":

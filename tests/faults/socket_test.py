@@ -12,11 +12,11 @@ import struct
 import time
 import unittest
 
-from tests.faults.handler_process import SANITIZED_PROGRAM, Handler, stopped
+from tests.faults.handler_process import SANITIZED_PROGRAM, Handler
 from tests.fastcgi import ABORT, BEGIN, PARAMS, STDIN, Closed, Peer, begin, pair, parameters, record, request
 from tests.load import Client
 from tests.people import Person, counter, lift_limits
-from tests.stack import Stack
+from tests.stack import Stack, stopped
 
 MANY = 64
 REQUEST_TIMEOUT = 5  # fastcgi.h
@@ -208,12 +208,11 @@ class Waiting(Peers):
     def test_a_full_backlog_is_answered_with_json_at_once(self):
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         waiting = []
-        for pid in self.pool:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(*self.pool), contextlib.ExitStack() as exits:
             with contextlib.suppress(BlockingIOError):
                 while len(waiting) < 10000:
-                    waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+                    waiting.append(exits.enter_context(socket.socket(socket.AF_UNIX, kind)))
                     waiting[-1].connect(stack.socket)
             self.assertLess(len(waiting), 10000)
             # Kept connections lead to the stopped processes and no further than 504: new workers have none.
@@ -221,11 +220,6 @@ class Waiting(Peers):
             os.kill(stack.nginx_pid(), signal.SIGHUP)
             stack.wait_until(lambda: len(set(stack.pids("nginx")) - set(old)) > 0, what="nginx' new workers")
             self.refused_by_nginx()
-        finally:
-            for one in waiting:
-                one.close()
-            for pid in self.pool:
-                os.kill(pid, signal.SIGCONT)
         stack.wait_until(lambda: person.get().status == 200, timeout=20, what="a good answer")
 
 

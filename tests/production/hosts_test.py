@@ -10,9 +10,10 @@ import threading
 import time
 import unittest
 
+from tests.load import Load
 from tests.people import counter
 from tests.production.cluster import Cluster
-from tests.stack import CurlFailed, Stack
+from tests.stack import Stack
 
 FREE = "0b0b0b0b-0000-4000-8000-00000000000b"
 LATER = "0d0d0d0d-0000-4000-8000-00000000000d"
@@ -25,26 +26,6 @@ OUTAGE_S = 10
 
 def session_of(user):
     return "5e550000" + user[8:]
-
-
-class Load(threading.Thread):
-    """Asks one host again and again, and notes (time, status)."""
-
-    def __init__(self, host, token):
-        super().__init__(daemon=True)
-        self.host, self.token = host, token
-        self.answers = []
-        self.ended = threading.Event()
-
-    def run(self):
-        while not self.ended.is_set():
-            with contextlib.suppress(CurlFailed):
-                answer = self.host.get(token=self.token, timeout=10)
-                self.answers.append((time.monotonic(), answer.status))
-
-    def end(self):
-        self.ended.set()
-        self.join(15)
 
 
 class HostsTest(unittest.TestCase):
@@ -99,42 +80,34 @@ class HostsTest(unittest.TestCase):
         self.assertEqual(statuses, {200: 10, 429: 22})
 
     def test_2_a_standby_promoted_under_load_is_followed_by_every_host(self):
-        loads = [Load(host, self.tokens[PRO]) for host in self.hosts]
-        for load in loads:
-            load.start()
-        Stack.wait_until(lambda: all(len(load.answers) >= 20 for load in loads), what="a load", timeout=30)
-        replicated = self.primary.psql("SELECT pg_current_wal_lsn()")
-        Stack.wait_until(
-            lambda: self.standby.psql(f"SELECT pg_last_wal_replay_lsn() >= '{replicated}'") == "t", what="the standby"
-        )
-        gone = time.monotonic()
-        self.primary.stop("immediate")
-        self.standby.promote()
-        try:
+        with contextlib.ExitStack() as exits:
+            # Slowly: a pro user has 1,000 a minute.
+            loads = [exits.enter_context(Load(host, self.tokens[PRO], clients=1, pause=0.05)) for host in self.hosts]
             for load in loads:
-                Stack.wait_until(
-                    lambda load=load: any(at > gone + 1 and status == 200 for at, status in load.answers[-50:]),
-                    what="200 from the new primary", timeout=30,
-                )  # fmt: skip
-            for host in self.hosts:
+                load.wait_for(200)
+            replicated = self.primary.psql("SELECT pg_current_wal_lsn()")
+            Stack.wait_until(
+                lambda: self.standby.psql(f"SELECT pg_last_wal_replay_lsn() >= '{replicated}'") == "t",
+                what="the standby",
+            )
+            gone = time.monotonic()
+            self.primary.stop("immediate")
+            self.standby.promote()
+            for host, load in zip(self.hosts, loads, strict=True):
+                load.wait_for(200, count=1, timeout=30)
                 Stack.wait_until(lambda host=host: counter(host, "keys_database_connected") == WORKERS, what="every process")
             # And from then on nothing else.
-            marks = [len(load.answers) for load in loads]
-            Stack.wait_until(
-                lambda: all(len(load.answers) >= mark + 20 for load, mark in zip(loads, marks)), what="more", timeout=30
-            )
-        finally:
+            back = time.monotonic()
             for load in loads:
-                load.end()
-        for load, mark in zip(loads, marks):
-            before = {status for at, status in load.answers if at < gone}
-            self.assertEqual(before, {200})
-            after = [(at, status) for at, status in load.answers if at >= gone]
-            self.assertLessEqual({status for _, status in after}, {200, 503}, "a promotion is a 503 for a while")
-            refused = [at for at, status in after if status == 503]
+                load.wait_for(200, timeout=30)
+        for load in loads:
+            self.assertEqual({one.status for one in load.answers if one.ended < gone}, {200})
+            after = [one for one in load.answers if one.ended >= gone]
+            self.assertLessEqual({one.status for one in after}, {200, 503}, "a promotion is a 503 for a while")
+            refused = [one.ended for one in after if one.status == 503]
             if refused:
                 self.assertLess(max(refused) - gone, OUTAGE_S)
-            self.assertEqual({status for _, status in load.answers[mark:]}, {200})
+            self.assertEqual({one.status for one in load.since(back)}, {200})
 
     def test_3_limits_are_exact_at_the_new_primary(self):
         # Whom the hosts remember as over (FREE) stays so until the window's end: somebody else.

@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 """What a pool tells about itself: /metrics of all its processes, a log line a request, Server-Timing."""
 
-import contextlib
 import os
 import pathlib
 import re
@@ -11,7 +10,7 @@ import unittest
 from tests import fastcgi
 from tests.people import Person, lift_limits
 from tests.production.cluster import HANDLER
-from tests.stack import Stack
+from tests.stack import Stack, stopped
 
 TIMING = re.compile(r"^token;dur=(\d+\.\d{3}), db;dur=(\d+\.\d{3}), total;dur=(\d+\.\d{3})$")
 FIELDS = "id user status code rule token_us database_us total_us cache".split()
@@ -42,13 +41,9 @@ def scrape_each():
     shown = {}
     for pid in stack.worker_pids():
         others = [other for other in stack.worker_pids() if other != pid]
-        with contextlib.ExitStack() as stopped:
-            for other in others:
-                os.kill(other, signal.SIGSTOP)
-                stopped.callback(os.kill, other, signal.SIGCONT)
-            with fastcgi.Peer(stack.socket) as peer:
-                peer.send(fastcgi.request(KEYS_STATUS_PAGE="metrics", REQUEST_ID="req_each"))
-                shown[pid] = samples(peer.answer()[2].decode())
+        with stopped(*others), fastcgi.Peer(stack.socket) as peer:
+            peer.send(fastcgi.request(KEYS_STATUS_PAGE="metrics", REQUEST_ID="req_each"))
+            shown[pid] = samples(peer.answer()[2].decode())
     return shown
 
 
