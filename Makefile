@@ -53,17 +53,17 @@ COMPILE    = $(CXX) -std=c++20 $(INCLUDES) -DRAPIDJSON_HAS_STDSTRING=1 $(CPPFLAG
 LINK       = $(CXX) $(MODE) $(CXXFLAGS) $(LINK_SAFE) $(LDFLAGS)
 LIBS      := -lfcgi -lpq -lcrypto
 
-HANDLER   := $(wildcard handler/*.cc)
-UNIT      := $(wildcard tests/unit/*.cc)
+HANDLER   := $(wildcard handler/*.cc handler/*/*.cc)
+UNIT      := $(wildcard tests/unit/*.cc tests/unit/*/*.cc)
 FUZZERS   := $(wildcard tests/fuzz/*_fuzz.cc)
 SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc tests/bench/*.cc)
-HEADERS   := $(wildcard handler/*.h tests/*/*.h)
+HEADERS   := $(wildcard handler/*.h handler/*/*.h tests/*/*.h tests/*/*/*.h)
 GENERATED := build/generated/list_keys_sql.h build/generated/version.h
 OBJECTS    = $(SOURCES:%.cc=$(OUT)/obj/%.o)
 LIBRARY   := $(OUT)/obj/libkeys.a
 REPLAYS   := $(FUZZERS:tests/fuzz/%.cc=$(OUT)/replay/%)
 
-# One build runs a job a processor unless -j says otherwise.
+# One build runs one job per processor unless -j says otherwise.
 ifeq ($(MAKELEVEL)$(filter -j% --jobs%,$(MAKEFLAGS)),0)
 MAKEFLAGS += --jobs=$(shell nproc)
 endif
@@ -118,7 +118,7 @@ test-faults: ## the fault tests alone: databases, processes and clients that fai
 	  tests/run tests/faults
 
 test-tls: ## the TLS scan alone
-	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/http/tls_test.py
+	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/api/tls_test.py
 
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
 	tools/install-packages build run test browser && $(LOCKED) $(MAKE) all && tests/run tests/browser

@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
-#include "handler/session_cookie.h"
-#include "handler/token_policy.h"
+#include "handler/auth/session_cookie.h"
+#include "handler/auth/token_policy.h"
 
 namespace keys {
 

@@ -11,13 +11,13 @@
 #include <string_view>
 #include <vector>
 
-#include "handler/api_error.h"
+#include "handler/api/api_error.h"
+#include "handler/api/metrics.h"
+#include "handler/auth/key_files.h"
+#include "handler/base/log.h"
 #include "handler/config.h"
-#include "handler/database_targets.h"
-#include "handler/key_files.h"
-#include "handler/key_store.h"
-#include "handler/log.h"
-#include "handler/metrics.h"
+#include "handler/database/conninfo.h"
+#include "handler/database/key_list.h"
 #include "handler/server.h"
 #include "version.h"
 

@@ -16,12 +16,12 @@
 #include <stdexcept>
 #include <vector>
 
-#include "handler/fastcgi.h"
-#include "handler/key_store.h"
-#include "handler/list_keys.h"
-#include "handler/log.h"
-#include "handler/metrics.h"
-#include "handler/postgres.h"
+#include "handler/api/list_keys.h"
+#include "handler/api/metrics.h"
+#include "handler/base/log.h"
+#include "handler/database/key_list.h"
+#include "handler/database/lookup_batcher.h"
+#include "handler/fastcgi/connection.h"
 
 namespace keys {
 namespace {
@@ -34,12 +34,12 @@ constexpr uint64_t kSignalTag = 3;
 constexpr std::chrono::seconds kTick{1};
 // At the end of a process; with the deadline under the 90 s of tools/replace-pool and
 // TimeoutStopSec=.
-constexpr std::chrono::seconds kLongestSending{20};
+constexpr std::chrono::seconds kMaxSending{20};
 constexpr int kEventsATurn = 64;
-constexpr size_t kCrowd = 32;  // connections that have left since the last tick
+constexpr size_t kTrimAfterClosed = 32;  // connections that have left since the last tick
 
 // Gives its memory back, which an assignment of an empty text does not.
-void Free(std::string& text) {
+void ReleaseMemory(std::string& text) {
   std::string().swap(text);
 }
 
@@ -67,13 +67,13 @@ class Server {
         list_keys_(config, metrics_),
         signals_(TakeSignals(), "signalfd"),
         fastcgi_(listener, epoll_.get(), kListenerTag,
-                 {.request = [this](Ticket ticket,
+                 {.request = [this](RequestId ticket,
                                     const Request& request) { OnRequest(ticket, request); },
-                  .gone = [this](Ticket ticket) { OnGone(ticket); }},
+                  .gone = [this](RequestId ticket) { OnGone(ticket); }},
                  metrics_),
         database_(config.database_url, ListKeysStatement(config.token.require_session),
                   config.deadline, epoll_.get(), kDatabaseTag,
-                  [this](Ticket ticket, const Row* row, DatabaseFault fault,
+                  [this](RequestId ticket, const Row* row, DatabaseFault fault,
                          std::string_view sqlstate) { OnAnswer(ticket, row, fault, sqlstate); }) {
     std::signal(SIGPIPE, SIG_IGN);  // libfcgi has installed a handler of its own
     epoll_event event{.events = EPOLLIN, .data = {.u64 = kSignalTag}};
@@ -122,7 +122,7 @@ class Server {
   bool Drained() const {
     if (!draining_ || fastcgi_.connections() == 0) return draining_;
     return Clock::now() >=
-           drained_by_ + (fastcgi_.is_sending() ? kLongestSending : std::chrono::seconds(0));
+           drained_by_ + (fastcgi_.is_sending() ? kMaxSending : std::chrono::seconds(0));
   }
 
   void Dispatch(const epoll_event& event, Clock::time_point now) {
@@ -168,8 +168,8 @@ class Server {
     CountConnections();
     // The memory of a long list or of a crowd goes back to the system.
     const size_t connections = fastcgi_.connections();
-    if (was_long_ || connections + kCrowd <= connections_) malloc_trim(0);
-    was_long_ = false;
+    if (sent_long_response_ || connections + kTrimAfterClosed <= connections_) malloc_trim(0);
+    sent_long_response_ = false;
     connections_ = connections;
   }
 
@@ -179,67 +179,67 @@ class Server {
     reconnects_ = database_.reconnects();
   }
 
-  void OnRequest(Ticket ticket, const Request& request) {
+  void OnRequest(RequestId ticket, const Request& request) {
     const Moment now = Moment::Now();
     response_.Clear();
     if (!request.status_page.empty()) {
       AnswerStatusPage(ticket, request, now);
       return;
     }
-    Exchange& exchange = ExchangeOf(ticket);
-    OutliveOutOfMemory(ticket, exchange, [&] {
-      if (list_keys_.Begin(request, key_files_.keys(), now, exchange, response_)) {
-        database_.Submit(ticket, exchange.user, exchange.session, exchange.asked);
+    RequestContext& context = ContextOf(ticket);
+    OutliveOutOfMemory(ticket, context, [&] {
+      if (list_keys_.Authorize(request, key_files_.keys(), now, context, response_)) {
+        database_.Submit(ticket, context.user, context.session, context.asked);
       } else {
-        Send(ticket, exchange, Moment::Now());
+        Send(ticket, context, Moment::Now());
       }
     });
   }
 
-  void OnAnswer(Ticket ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
-    Exchange& exchange = ExchangeOf(ticket);
+  void OnAnswer(RequestId ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
+    RequestContext& context = ContextOf(ticket);
     const Moment now = Moment::Now();
     response_.Clear();
-    OutliveOutOfMemory(ticket, exchange, [&] {
-      list_keys_.End(row, fault, sqlstate, now, exchange, response_);
-      Send(ticket, exchange, now);
+    OutliveOutOfMemory(ticket, context, [&] {
+      list_keys_.Respond(row, fault, sqlstate, now, context, response_);
+      Send(ticket, context, now);
     });
   }
 
   // Of a list too long, say: the next request may fit again.
   template <typename Work>
-  void OutliveOutOfMemory(Ticket ticket, const Exchange& exchange, Work work) {
+  void OutliveOutOfMemory(RequestId ticket, const RequestContext& context, Work work) {
     try {
       work();
     } catch (const std::bad_alloc&) {
-      Log(Level::kError, "out_of_memory", {{"id", exchange.request_id}});
-      Free(response_.body);
-      Free(cgi_response_);
+      Log(Level::kError, "out_of_memory", {{"id", context.request_id}});
+      ReleaseMemory(response_.body);
+      ReleaseMemory(cgi_response_);
       response_.Clear();
-      RespondWithError(ApiError::kServiceUnavailable, exchange.request_id, nullptr, response_);
-      Send(ticket, exchange, Moment::Now());
+      RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
+      Send(ticket, context, Moment::Now());
     }
   }
 
-  void OnGone(Ticket ticket) {
+  void OnGone(RequestId ticket) {
     database_.Cancel(ticket);
-    Log(Level::kInfo, "client_gone", {{"id", ExchangeOf(ticket).request_id}});
+    Log(Level::kInfo, "client_gone", {{"id", ContextOf(ticket).request_id}});
   }
 
-  void Send(Ticket ticket, const Exchange& exchange, Moment now) {
+  void Send(RequestId ticket, const RequestContext& context, Moment now) {
     cgi_response_.clear();
-    AppendCgiResponse(response_, exchange.request_id, exchange.head_only, cgi_response_);
+    AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
     fastcgi_.Respond(ticket, cgi_response_, now.steady);
-    LogExchange(exchange, response_, now, metrics_);
-    if (cgi_response_.capacity() > FastCgi::kMostWrittenAtOnce * 4) {
-      Free(cgi_response_);
-      Free(response_.body);
-      was_long_ = true;
+    LogRequest(context, response_, now, metrics_);
+    if (cgi_response_.capacity() > FastCgi::kMaxWrittenAtOnce * 4) {
+      ReleaseMemory(cgi_response_);
+      ReleaseMemory(response_.body);
+      sent_long_response_ = true;
     }
   }
 
   // For load balancers and Prometheus; nginx alone asks for them.
-  void AnswerStatusPage(Ticket ticket, const Request& request, Moment now) {
+  void AnswerStatusPage(RequestId ticket, const Request& request, Moment now) {
     const std::string id(request.request_id);
     if (request.status_page == "metrics") {
       CountConnections();
@@ -257,10 +257,10 @@ class Server {
   }
 
   // One place a connection, named by the descriptor in its ticket.
-  Exchange& ExchangeOf(Ticket ticket) {
+  RequestContext& ContextOf(RequestId ticket) {
     const auto place = static_cast<size_t>(ticket & 0xFFFFFFFF);
-    if (exchanges_.size() <= place) exchanges_.resize(place + 1);
-    return exchanges_[place];
+    if (contexts_.size() <= place) contexts_.resize(place + 1);
+    return contexts_[place];
   }
 
   KeyFiles& key_files_;
@@ -270,13 +270,13 @@ class Server {
   ListKeys list_keys_;
   Descriptor signals_;  // blocked before libfcgi installs handlers of its own: none is lost
   FastCgi fastcgi_;
-  Postgres database_;
-  std::vector<Exchange> exchanges_;
+  LookupBatcher database_;
+  std::vector<RequestContext> contexts_;
   Response response_;
   std::string cgi_response_;
   int64_t reconnects_ = 0;
-  bool was_long_ = false;   // an answer since the last tick
-  size_t connections_ = 0;  // at the last tick
+  bool sent_long_response_ = false;  // an answer since the last tick
+  size_t connections_ = 0;           // at the last tick
   bool draining_ = false;
   Clock::time_point drained_by_{};
 };
@@ -300,18 +300,19 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
                         .status_page = {}};
   Metrics metrics(config.metrics_file);
   ListKeys list_keys(config, metrics);
-  Exchange exchange;
+  RequestContext context;
   Response response;
-  if (list_keys.Begin(request, key_files.keys(), Moment::Now(), exchange, response)) {
+  if (list_keys.Authorize(request, key_files.keys(), Moment::Now(), context, response)) {
     bool answered = false;
     const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
-    Postgres database(config.database_url, ListKeysStatement(config.token.require_session),
-                      config.deadline, epoll.get(), kDatabaseTag,
-                      [&](Ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
-                        list_keys.End(row, fault, sqlstate, Moment::Now(), exchange, response);
-                        answered = true;
-                      });
-    database.Submit(0, exchange.user, exchange.session, Clock::now());
+    LookupBatcher database(
+        config.database_url, ListKeysStatement(config.token.require_session), config.deadline,
+        epoll.get(), kDatabaseTag,
+        [&](RequestId, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
+          list_keys.Respond(row, fault, sqlstate, Moment::Now(), context, response);
+          answered = true;
+        });
+    database.Submit(0, context.user, context.session, Clock::now());
     while (!answered) {
       database.Send(Clock::now());
       epoll_event event{};
@@ -319,9 +320,9 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
       database.OnTime(Clock::now());
     }
   }
-  LogExchange(exchange, response, Moment::Now(), metrics);
+  LogRequest(context, response, Moment::Now(), metrics);
   std::string out;
-  AppendCgiResponse(response, exchange.request_id, exchange.head_only, out);
+  AppendCgiResponse(response, context.request_id, context.head_only, out);
   const bool written =
       std::fwrite(out.data(), 1, out.size(), stdout) == out.size() && std::fflush(stdout) == 0;
   FlushLog();

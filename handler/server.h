@@ -8,8 +8,8 @@
 #ifndef HANDLER_SERVER_H_
 #define HANDLER_SERVER_H_
 
+#include "handler/auth/key_files.h"
 #include "handler/config.h"
-#include "handler/key_files.h"
 
 namespace keys {
 

@@ -30,8 +30,11 @@ def instructions_of(requests):
     plain = {"OPENSSL_ia32cap": "0:0", "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-ERMS,-FSRM"}
     done = subprocess.run(
         ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", PROGRAM, str(requests)],
-        env=os.environ | plain, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | plain,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     collected = re.search(r"Collected : (\d+)", done.stderr)
     if done.returncode != 0 or collected is None:
         raise RuntimeError(f"valgrind: exit {done.returncode}: {done.stdout}{done.stderr}")

@@ -19,11 +19,11 @@
 #include <string_view>
 #include <vector>
 
-#include "handler/http.h"
-#include "handler/jwk_set.h"
-#include "handler/list_keys.h"
-#include "handler/metrics.h"
-#include "handler/postgres.h"
+#include "handler/api/http.h"
+#include "handler/api/list_keys.h"
+#include "handler/api/metrics.h"
+#include "handler/auth/jwk_set.h"
+#include "handler/database/lookup_batcher.h"
 
 namespace {
 
@@ -162,16 +162,16 @@ int main(int argc, char** argv) {
   const Result answer = MakeAnswer();
   const keys::Row row(answer.get(), 0);
 
-  keys::Exchange exchange;
+  keys::RequestContext context;
   keys::Response response;
   std::string out;
   for (int64_t i = 0; i < times; ++i) {
     response.Clear();
     out.clear();
-    if (!list_keys.Begin(request, *loaded.set, now, exchange, response)) return Fail("refused");
-    list_keys.End(&row, {}, {}, now, exchange, response);
-    keys::AppendCgiResponse(response, exchange.request_id, exchange.head_only, out);
-    if (response.status != 200 || exchange.cache_hit != (i > 0)) return Fail("not the usual way");
+    if (!list_keys.Authorize(request, *loaded.set, now, context, response)) return Fail("refused");
+    list_keys.Respond(&row, {}, {}, now, context, response);
+    keys::AppendCgiResponse(response, context.request_id, context.head_only, out);
+    if (response.status != 200 || context.cache_hit != (i > 0)) return Fail("not the usual way");
   }
   std::printf("%zu bytes\n", out.size());
   return 0;

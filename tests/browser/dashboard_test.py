@@ -8,8 +8,8 @@ import unittest
 
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser.chromium import Chromium
-from tests.stack import ROOT, Stack, stopped
+from tests.support.chromium import Chromium
+from tests.support.stack import ROOT, Stack, stopped
 
 PRO, FREE, MANY, HOSTILE = (f"0000000{n}-0000-4000-8000-00000000000{n}" for n in (1, 2, 4, 6))
 # What Chromium writes about a refused fetch, whatever the page does.
@@ -159,10 +159,14 @@ class TheList(Page):
         for name in ("pro", "hostile-names"):
             self.sign_in(name)
             for look, width, height, scheme in (
-                ("light", 1280, 610, "light"), ("dark", 1280, 610, "dark"),
-                ("middle", 1040, 720, "light"), ("tablet", 800, 900, "light"),
-                ("narrow", 375, 900, "light"), ("narrow-dark", 375, 900, "dark"), ("smallest", 320, 700, "light"),
-            ):  # fmt: skip
+                ("light", 1280, 610, "light"),
+                ("dark", 1280, 610, "dark"),
+                ("middle", 1040, 720, "light"),
+                ("tablet", 800, 900, "light"),
+                ("narrow", 375, 900, "light"),
+                ("narrow-dark", 375, 900, "dark"),
+                ("smallest", 320, 700, "light"),
+            ):
                 with self.subTest(name, look=look):
                     page.look(width, height, scheme)
                     self.assert_no_overflow()
@@ -294,8 +298,10 @@ class AThousandKeys(Page):
         self.sign_in("many-keys")
         page.look(375, 900)
         self.assert_no_overflow()
-        page.run("const menu = document.getElementById('order'); menu.value = 'name descending';"
-                 "menu.dispatchEvent(new Event('change'))")  # fmt: skip
+        page.run(
+            "const menu = document.getElementById('order'); menu.value = 'name descending';"
+            "menu.dispatchEvent(new Event('change'))"
+        )
         self.assertEqual(page.texts("#rows tr:first-child .key .name"), ["Sensor 999"])
 
 
@@ -311,9 +317,21 @@ class Keyboard(Page):
             self.assertEqual(outline, "solid", reached[-1])
         self.assertEqual(
             reached,
-            ["Skip to the keys", "SOC Defenders", "theme", "Switch user", "Sign out", "refresh", "search",
-             "Key", "State", "Tier", "Requests", "Last used"],
-        )  # fmt: skip
+            [
+                "Skip to the keys",
+                "SOC Defenders",
+                "theme",
+                "Switch user",
+                "Sign out",
+                "refresh",
+                "search",
+                "Key",
+                "State",
+                "Tier",
+                "Requests",
+                "Last used",
+            ],
+        )
         page.press(Keys.ENTER)
         self.assertEqual(page.find('th[data-column="last_used_at"]').get_attribute("aria-sort"), "ascending")
         self.assertEqual(page.driver.switch_to.active_element.text, "Last used")
@@ -360,7 +378,9 @@ class OverTheLimit(Page):
     def test_the_free_users_eleventh_request_counts_down_and_then_loads_by_itself(self):
         self.sign_in("free")
         # The window is nearly over, so that the test need not wait for a whole minute.
-        stack.psql(f"UPDATE public.request_counts SET minute_ends = now() + interval '20 seconds' WHERE user_id = '{FREE}'")
+        stack.psql(
+            f"UPDATE public.request_counts SET minute_ends = now() + interval '20 seconds' WHERE user_id = '{FREE}'"
+        )
         for left in range(8, -1, -1):
             page.click("#refresh")
             page.wait_for(f"{left} of 10 requests left", "the count")
@@ -431,7 +451,9 @@ class Outages(Page):
             page.run("document.getElementById('retry').focus()")
         finally:
             stack.pg_ctl("start")
-        stack.wait_until(lambda: stack.get(token=stack.mint()).status == 200, what="the handler's reconnect", timeout=30)
+        stack.wait_until(
+            lambda: stack.get(token=stack.mint()).status == 200, what="the handler's reconnect", timeout=30
+        )
         page.press(Keys.ENTER)
         page.wait_for("Production SIEM", "the list")
         self.assertEqual(page.driver.switch_to.active_element.get_attribute("id"), "main")

@@ -8,35 +8,35 @@ import subprocess
 import time
 import unittest
 
-from tests.faults.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, login_rule, report
-from tests.faults.handler_process import Handler
-from tests.fastcgi import Peer, request
-from tests.load import Client, Load
-from tests.people import Person, lift_limits
-from tests.stack import Stack, postgres_program, stopped
+from tests.support.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFaults, login_rule, report
+from tests.support.handler_process import Handler
+from tests.support.fastcgi import Peer, request
+from tests.support.load import Client, Load
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack, postgres_program, stopped
 
 STOPPED = float(os.environ.get("STOPPED_SECONDS", "60"))
 
 
 def setUpModule():
-    global stack, person
+    global stack, user
     stack = DatabaseFaults.stack = unittest.enterModuleContext(Stack(SETTINGS))
     lift_limits(stack)
-    person = DatabaseFaults.person = Person(stack, tier="pro", keys=2)
+    user = DatabaseFaults.user = User(stack, tier="pro", keys=2)
 
 
 class Connections(DatabaseFaults):
     def test_after_its_backend_was_terminated_the_next_request_is_200(self):
         for _ in range(3):
             self.assertGreater(self.end_backends(), 0)
-            client = Client(stack.url, stack.cacert, person.token)
+            client = Client(stack.url, stack.cacert, user.token)
             answers = [client.ask() for _ in range(20)]
             client.close()
             self.assertLessEqual(len([one for one in answers if one.status == 503]), 1)
             self.assertEqual([one for one in answers if one.status not in (200, 503)], [])
 
     def test_a_request_whose_backend_was_terminated_counts_once(self):
-        someone = Person(stack, tier="pro")
+        someone = User(stack, tier="pro")
         someone.get()
         self.end_backends()
         answers = [someone.get().status for _ in range(4)]
@@ -84,7 +84,7 @@ class Connections(DatabaseFaults):
             load.wait_for(200)
             stack.pg_ctl("stop", "-m", "fast")
             began = time.monotonic()
-            self.unavailable(person.get())
+            self.unavailable(user.get())
             self.refusals_are_answered()
             self.assertEqual(stack.get("/readyz", url=stack.status_url).status, 503)
             time.sleep(STOPPED)
@@ -106,7 +106,7 @@ class Connections(DatabaseFaults):
                 load.wait_for(503, count=6)
                 self.assertLess(time.monotonic() - frozen, DEADLINE + SLACK)
                 self.refusals_are_answered()
-                self.unavailable(person.get())
+                self.unavailable(user.get())
                 time.sleep(2)
             self.recovered(load, "frozen (SIGSTOP) for 3 s", time.monotonic())
 
@@ -116,7 +116,7 @@ class Connections(DatabaseFaults):
             with self.load() as load:
                 self.end_backends()
                 load.wait_for(503)
-                self.unavailable(person.get())
+                self.unavailable(user.get())
                 stack.psql("ALTER ROLE keys_runtime CONNECTION LIMIT -1")
                 self.recovered(load, "connection slots full", time.monotonic())
         finally:
@@ -128,7 +128,7 @@ class Connections(DatabaseFaults):
             with login_rule(stack, "local all keys_runtime scram-sha-256"):
                 self.end_backends()
                 load.wait_for(503)
-                self.unavailable(person.get())
+                self.unavailable(user.get())
             self.recovered(load, "login refused", time.monotonic())
 
     def test_a_server_that_has_become_read_only_is_left_and_found_again(self):
@@ -137,7 +137,7 @@ class Connections(DatabaseFaults):
             with self.load() as load:
                 self.end_backends()
                 load.wait_for(503)
-                self.unavailable(person.get())
+                self.unavailable(user.get())
                 stack.psql("ALTER ROLE keys_runtime RESET default_transaction_read_only")
                 self.recovered(load, "read-only", time.monotonic())
         finally:
@@ -146,11 +146,11 @@ class Connections(DatabaseFaults):
     def test_the_log_holds_one_line_an_event_and_no_stray_words(self):
         self.end_backends()
         self.await_good()
-        self.logged("database_says sqlstate=57P01")
+        self.logged("database_notice sqlstate=57P01")
         line = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (info|warning|error) \w+( \w+=(\"[^\n]*\"|[^ \n]*))*")
         stray = [text for text in stack.handler_log().splitlines() if not line.fullmatch(text)]
         self.assertEqual(stray, [])
-        self.assertNotIn(person.token, stack.handler_log())
+        self.assertNotIn(user.token, stack.handler_log())
 
 
 class Statements(DatabaseFaults):
@@ -159,9 +159,12 @@ class Statements(DatabaseFaults):
         """A transaction of somebody else's that holds a lock."""
         command = [postgres_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
         holder = subprocess.Popen(
-            command, env=os.environ | stack.env, stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            command,
+            env=os.environ | stack.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
         try:
             holder.stdin.write(f"SET application_name = 'holder'; BEGIN; {lock};\n")
             holder.stdin.flush()
@@ -177,15 +180,15 @@ class Statements(DatabaseFaults):
         finally:
             holder.communicate("ROLLBACK;\n")
 
-    def asked_together(self, people, line):
+    def asked_together(self, users, line):
         """Has a process ask for all of them in one statement; their statuses. `line` has to be in its log."""
         with Handler(stack, settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             with contextlib.ExitStack() as exits:
-                peers = [exits.enter_context(Peer(handler.socket)) for _ in range(1 + len(people))]
+                peers = [exits.enter_context(Peer(handler.socket)) for _ in range(1 + len(users))]
                 with stopped(handler.backend()):
                     # The statement for the first does not end, and so the others wait for the next.
-                    for peer, one in zip(peers, [person, *people], strict=True):
+                    for peer, one in zip(peers, [user, *users], strict=True):
                         peer.send(request(one.token))
                         stack.wait_until(lambda peer=peer: peer.unread() == 0, what="the request to be read")
                 statuses = [peer.answer()[0] for peer in peers]
@@ -198,7 +201,7 @@ class Statements(DatabaseFaults):
             load.wait_for(200)
             with self.locked("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"):
                 began = time.monotonic()
-                self.unavailable(person.get())
+                self.unavailable(user.get())
                 self.assertLess(time.monotonic() - began, DEADLINE + SLACK)
                 self.refusals_are_answered()
                 load.wait_for(503, count=6)
@@ -206,11 +209,13 @@ class Statements(DatabaseFaults):
         self.logged("statement_failed .*sqlstate=55P03")
 
     def test_a_statement_that_takes_too_long_is_ended_by_the_server_and_shows_as_503(self):
-        someone = Person(stack, tier="pro")
-        stack.psql(f"""
+        someone = User(stack, tier="pro")
+        stack.psql(
+            f"""
             CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
             CREATE TRIGGER sleep BEFORE INSERT ON request_counts FOR EACH ROW
-                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION sleep()""")
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION sleep()"""
+        )
         try:
             began = time.monotonic()
             self.unavailable(someone.get())
@@ -225,10 +230,10 @@ class Statements(DatabaseFaults):
 
     def test_a_users_locked_count_delays_neighbours_by_less_than_the_deadline(self):
         # Counts are locked in the order of their users: a neighbour's is held while the locked one is waited for.
-        people = sorted((Person(stack, tier="pro") for _ in range(7)), key=lambda one: one.id)
-        someone = people.pop(3)
+        users = sorted((User(stack, tier="pro") for _ in range(7)), key=lambda one: one.id)
+        someone = users.pop(3)
         someone.get()
-        with self.load([one.token for one in people]) as load:
+        with self.load([one.token for one in users]) as load:
             with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
                 with Load(stack, someone.token, clients=2, pause=0.002) as stuck:
                     stuck.wait_for(503, count=20)
@@ -240,23 +245,25 @@ class Statements(DatabaseFaults):
         longest = max(one.took for one in during)
         self.assertLess(longest, DEADLINE)
         with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
-            answers = self.asked_together([*people, someone], "asked_again sqlstate=55P03 questions=7")
+            answers = self.asked_together([*users, someone], "batch_retried sqlstate=55P03 lookups=7")
         self.assertEqual(answers, [200] * 6 + [503])
         report("one user's count locked", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
 
     def test_an_error_that_one_users_row_causes_is_that_users_alone(self):
-        people = [Person(stack, tier="pro") for _ in range(7)]
-        someone = people.pop()
-        stack.psql(f"""
+        users = [User(stack, tier="pro") for _ in range(7)]
+        someone = users.pop()
+        stack.psql(
+            f"""
             CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''broken row''; END';
             CREATE TRIGGER fail BEFORE INSERT ON request_counts FOR EACH ROW
-                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION fail()""")
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION fail()"""
+        )
         try:
-            with self.load([one.token for one in people]) as load:
+            with self.load([one.token for one in users]) as load:
                 with Load(stack, someone.token, clients=2, pause=0.002) as broken:
                     broken.wait_for(500, count=50)
                 load.wait_for(200)
-            answers = self.asked_together([*people, someone], "asked_again sqlstate=P0001 questions=7")
+            answers = self.asked_together([*users, someone], "batch_retried sqlstate=P0001 lookups=7")
             self.assertEqual(answers, [200] * 6 + [500])
         finally:
             stack.psql("DROP FUNCTION fail CASCADE")
@@ -266,7 +273,7 @@ class Statements(DatabaseFaults):
         self.assertEqual(someone.get().status, 200)
 
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):
-        someone = Person(stack)
+        someone = User(stack)
         someone.get()
         with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
             self.unavailable(someone.get())
@@ -276,24 +283,24 @@ class Statements(DatabaseFaults):
         for kind in ("timestamptz(6)", "timestamptz"):
             mark = self.mark()
             stack.psql(f"ALTER TABLE request_counts ALTER COLUMN minute_ends TYPE {kind}")
-            self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+            self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
             self.assertIn("statement_prepared_again sqlstate=0A000", stack.handler_log()[mark:])
 
     def test_a_changed_type_within_a_key_goes_unnoticed(self):
         for kind in ("varchar(300)", "text"):
             stack.psql(f"ALTER TABLE api_keys ALTER COLUMN name TYPE {kind}")
-            self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+            self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
 
     def test_an_added_column_goes_unnoticed(self):
         stack.psql("ALTER TABLE api_keys ADD COLUMN later text DEFAULT 'x'")
-        self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+        self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
         stack.psql("ALTER TABLE api_keys DROP COLUMN later")
-        self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+        self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
 
     def test_a_lost_permission_is_a_500_that_says_nothing(self):
         stack.psql("REVOKE SELECT ON tiers FROM keys_runtime")
         try:
-            answer = person.get()
+            answer = user.get()
         finally:
             stack.psql("GRANT SELECT ON tiers TO keys_runtime")
         self.assertEqual(answer.status, 500)

@@ -9,10 +9,10 @@ import tempfile
 import time
 import unittest
 
-from tests.faults.database_faults import RECOVERY, SETTINGS, report
-from tests.load import Load
-from tests.people import Person, lift_limits
-from tests.stack import Stack, postgres_program
+from tests.support.database_faults import RECOVERY, SETTINGS, report
+from tests.support.load import Load
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack, postgres_program
 
 
 class Failover(unittest.TestCase):
@@ -24,11 +24,9 @@ class Failover(unittest.TestCase):
             standby = exits.enter_context(standby_of(primary))
             hosts = f"{standby},{primary.env['PGHOST']}"
             shared = {name: primary.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
-            shared["KEYS_DATABASE_URL"] = (
-                f"host={hosts} dbname=keys user=keys_runtime target_session_attrs=read-write"
-            )
+            shared["KEYS_DATABASE_URL"] = f"host={hosts} dbname=keys user=keys_runtime target_session_attrs=read-write"
             lift_limits(primary)
-            someone = Person(primary, tier="pro", keys=1)
+            someone = User(primary, tier="pro", keys=1)
             pool = exits.enter_context(Stack(SETTINGS | shared))
             pool.wait_until(lambda: someone.get(pool).status == 200, what="the writable host")
             wait_for_replay(primary, standby)
@@ -57,7 +55,7 @@ class Failover(unittest.TestCase):
         """The primary is asked again at once, before the standby."""
         with Load(pool, someone.token, clients=6, pause=0.002) as load:
             for _ in range(3):
-                # Each process has connected again and answered: a question that is cut twice is a 503.
+                # Each process has connected again and answered: a lookup that is cut twice is a 503.
                 pool.wait_until(lambda: self.idle_backends(primary) == pool.workers, what="both connections")
                 load.wait_for(200, count=100)
                 ended = primary.psql(
@@ -70,10 +68,12 @@ class Failover(unittest.TestCase):
     @staticmethod
     def idle_backends(primary):
         """Connections of the pool that have been asked the statement and have answered."""
-        return int(primary.psql(
-            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'keys_runtime' AND state = 'idle'"
-            " AND query LIKE '%unnest%'"
-        ))  # fmt: skip
+        return int(
+            primary.psql(
+                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'keys_runtime' AND state = 'idle'"
+                " AND query LIKE '%unnest%'"
+            )
+        )
 
 
 def as_postgres(command, **options):

@@ -13,10 +13,10 @@ import threading
 import time
 import unittest
 
-from tests.faults.handler_process import resident
-from tests.fastcgi import Peer, request
-from tests.people import Person, lift_limits
-from tests.stack import Stack
+from tests.support.handler_process import resident
+from tests.support.fastcgi import Peer, request
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack
 
 CONNECTIONS = 500
 SECONDS = int(os.environ.get("OVERLOAD_SECONDS", "30"))
@@ -52,12 +52,12 @@ end
 
 
 def setUpModule():
-    global stack, person, idle, unread
+    global stack, user, idle, unread
     stack = unittest.enterModuleContext(Stack())
     lift_limits(stack)
-    person = Person(stack, tier="pro", keys=3)
-    idle = WaitingPeers(person.token, reads=True)
-    unread = WaitingPeers(Person(stack, tier="pro", keys=1000).token, reads=False)
+    user = User(stack, tier="pro", keys=3)
+    idle = WaitingPeers(user.token, reads=True)
+    unread = WaitingPeers(User(stack, tier="pro", keys=1000).token, reads=False)
 
 
 def wrk(of, token, connections, seconds):
@@ -114,20 +114,21 @@ class Overload(unittest.TestCase):
         self.pool = stack.worker_pids()
 
     def tearDown(self):
-        self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+        self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
         self.assertEqual(stack.worker_pids(), self.pool)
 
     def test_500_connections_get_good_answers_or_json_refusals_in_bounded_time_and_memory(self):
-        [before] = throughputs(person)
+        [before] = throughputs(user)
         small = max(resident(pid) for pid in self.pool)
         with watched_memory(self.pool) as highest:
-            during = wrk(stack, person.token, CONNECTIONS, SECONDS)
-        [after] = throughputs(person)
+            during = wrk(stack, user.token, CONNECTIONS, SECONDS)
+        [after] = throughputs(user)
         report(
-            SECONDS, during,
+            SECONDS,
+            during,
             f"{before:.0f}, {during['good'] / during['seconds']:.0f}, {after:.0f} req/s before, during, after",
             f"{small / MEGABYTE:.1f} to {highest[0] / MEGABYTE:.1f} MB",
-        )  # fmt: skip
+        )
         self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
         self.assertGreater(during["good"], during["unavailable"])
         # The database's deadline, and what a busy machine adds on the way to the handler and back.
@@ -137,20 +138,20 @@ class Overload(unittest.TestCase):
                 # Perhaps the machine is busier than before: then a pool that has seen nothing is as slow.
                 with Stack() as fresh:
                     lift_limits(fresh)
-                    before, after = throughputs(Person(fresh, tier="pro", keys=3), person)
+                    before, after = throughputs(User(fresh, tier="pro", keys=3), user)
             self.assertGreater(after, before * AS_BEFORE)
             self.assertLess(highest[0] - small, 32 * MEGABYTE)
             self.assertLess(max(resident(pid) for pid in self.pool) - small, 16 * MEGABYTE)
 
     def test_a_flood_over_the_limit_is_refused_and_another_user_is_served(self):
         stack.psql("UPDATE tiers SET requests_per_minute = 5, requests_per_day = 1000 WHERE name = 'free'")
-        greedy = Person(stack)
+        greedy = User(stack)
         flood = []
         thread = threading.Thread(target=lambda: flood.append(wrk(stack, greedy.token, 100, 3)))
         thread.start()
         answers = []
         while thread.is_alive():
-            answers.append(person.get().status)
+            answers.append(user.get().status)
         thread.join()
         lift_limits(stack)
         self.assertEqual(set(answers), {200})
@@ -168,12 +169,14 @@ class Shedding(unittest.TestCase):
     def test_what_cannot_be_answered_in_time_is_a_503_with_retry_after_and_the_rest_is_quick(self):
         with Stack({"KEYS_DEADLINE_MS": "300"}) as short:
             lift_limits(short)
-            # 500 questions about one user, one after the other: 1.5 s of them wait at any time.
-            short.psql("""
+            # 500 lookups about one user, one after the other: 1.5 s of them wait at any time.
+            short.psql(
+                """
                 CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql
                     AS 'BEGIN PERFORM pg_sleep(0.006); RETURN NEW; END';
-                CREATE TRIGGER dawdle BEFORE INSERT ON request_counts FOR EACH ROW EXECUTE FUNCTION dawdle()""")
-            someone = Person(short, tier="pro", keys=3)
+                CREATE TRIGGER dawdle BEFORE INSERT ON request_counts FOR EACH ROW EXECUTE FUNCTION dawdle()"""
+            )
+            someone = User(short, tier="pro", keys=3)
             pool = short.worker_pids()
             small = max(resident(pid) for pid in pool)
             with watched_memory(pool) as highest:

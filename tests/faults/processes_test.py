@@ -10,12 +10,12 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.faults.database_faults import report
-from tests.faults.handler_process import Handler
-from tests.fastcgi import Closed, Peer, request
-from tests.load import Load
-from tests.people import Person, lift_limits
-from tests.stack import Stack, stopped
+from tests.support.database_faults import report
+from tests.support.handler_process import Handler
+from tests.support.fastcgi import Closed, Peer, request
+from tests.support.load import Load
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack, stopped
 
 DEADLINE = 3.0  # time for what a test does while the database is frozen
 DRAINED_BY = DEADLINE + 1.0  # server.cc
@@ -23,14 +23,14 @@ SLOWLY = 8  # seconds: far beyond that
 
 
 def setUpModule():
-    global stack, person
+    global stack, user
     stack = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}, workers=3))
     lift_limits(stack)
-    person = Person(stack, tier="pro", keys=2)
+    user = User(stack, tier="pro", keys=2)
 
 
 def load(**options):
-    return Load(stack, person.token, **({"clients": 8, "pause": 0.001} | options))
+    return Load(stack, user.token, **({"clients": 8, "pause": 0.001} | options))
 
 
 class Processes(unittest.TestCase):
@@ -39,7 +39,7 @@ class Processes(unittest.TestCase):
 
     def tearDown(self):
         stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
-        self.assertEqual([person.get().status for _ in range(6)], [200] * 6)
+        self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
 
     def replaced(self, pids):
         """Waits until these have ended and as many others run; how long that took."""
@@ -90,7 +90,7 @@ class Processes(unittest.TestCase):
                 took = self.replaced([victim])
                 running.wait_for(200, count=50)
             self.assertEqual(running.statuses().keys(), {200})
-            self.assertEqual(running.asked_again, 0)
+            self.assertEqual(running.retried, 0)
             self.assertLess(took, DRAINED_BY + 1)
         self.assertRegex(stack.handler_log(), r"Child\[\d+\] (exited normally|died with exit code 0)|stopped pid=")
 
@@ -104,7 +104,7 @@ class Processes(unittest.TestCase):
             frozen = stack.psql("SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime'").split()
             with stopped(*map(int, frozen)):
                 for peer in peers:
-                    peer.send(request(person.token))
+                    peer.send(request(user.token))
                 before = stack.handler_log().count(" draining ")
                 # A moment for the requests to be read is a moment for the drain to find them: both are good.
                 for pid in victims:
@@ -121,7 +121,7 @@ class Processes(unittest.TestCase):
             silent = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
             half = [exits.enter_context(Peer(stack.socket)) for _ in range(6)]
             for peer in half:
-                peer.send(request(person.token)[:40])
+                peer.send(request(user.token)[:40])
             # One that waits in the backlog is the successor's.
             stack.wait_until(lambda: descriptors(victims) >= before + 12, what="12 connections")
             began = time.monotonic()
@@ -133,7 +133,7 @@ class Processes(unittest.TestCase):
 
     def test_sigterm_under_load_ends_a_process_with_status_0_once_it_has_answered(self):
         with Handler(stack) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             with contextlib.ExitStack() as exits:
                 peers = [exits.enter_context(Peer(handler.socket)) for _ in range(16)]
                 with ThreadPoolExecutor(len(peers)) as threads:
@@ -151,11 +151,11 @@ class Processes(unittest.TestCase):
 
     def test_sigterm_takes_no_new_connection_while_requests_are_in_flight(self):
         with Handler(stack) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             with contextlib.ExitStack() as exits:
                 peer = exits.enter_context(Peer(handler.socket))
                 with stopped(handler.backend()):
-                    peer.send(request(person.token))
+                    peer.send(request(user.token))
                     stack.wait_until(lambda: peer.unread() == 0, what="the request")
                     handler.process.terminate()
                     stack.wait_until(lambda: " draining " in handler.log(), what="draining")
@@ -168,7 +168,7 @@ class Processes(unittest.TestCase):
             self.assertNotIn(" status=401 ", handler.log())
 
     def test_a_long_answer_that_is_read_slowly_arrives_whole_though_its_process_is_replaced(self):
-        rich = Person(stack, tier="pro", keys=4000)
+        rich = User(stack, tier="pro", keys=4000)
         with Peer(stack.socket) as peer, ThreadPoolExecutor(1) as threads:
             peer.send(request(rich.token))
             peer.receive_some(1)
@@ -193,7 +193,7 @@ class Processes(unittest.TestCase):
             running.wait_for(200, count=100)
         self.assertFalse(set(pids) & set(stack.worker_pids()))
         self.assertEqual(running.statuses().keys(), {200})
-        self.assertEqual(running.asked_again, 0)
+        self.assertEqual(running.retried, 0)
         report("pool replaced (tools/replace-pool)", f"all {len(running.answers)} are 200", took)
 
     def test_reloading_nginx_under_load_loses_no_request(self):
@@ -229,7 +229,7 @@ def ask_until_closed(peer):
     """How many answers came, all of them whole."""
     for count in itertools.count():
         try:
-            peer.send(request(person.token))
+            peer.send(request(user.token))
             if peer.answer()[0] != 200:
                 raise AssertionError("not a 200")
         except (Closed, ConnectionError):

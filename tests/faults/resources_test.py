@@ -15,10 +15,10 @@ import tempfile
 import time
 import unittest
 
-from tests.faults.handler_process import Handler
-from tests.fastcgi import Closed, Peer, request
-from tests.people import Person, lift_limits
-from tests.stack import Stack
+from tests.support.handler_process import Handler
+from tests.support.fastcgi import Closed, Peer, request
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack
 
 SANITIZED = os.environ.get("VARIANT") == "sanitize" or "sanitize" in os.environ.get("HANDLER_PROGRAM", "")
 MEGABYTE = 1 << 20
@@ -26,10 +26,10 @@ LEFT_OF_LONG_LISTS = 2 * MEGABYTE
 
 
 def setUpModule():
-    global stack, person
+    global stack, user
     stack = unittest.enterModuleContext(Stack(workers=1))
     lift_limits(stack)
-    person = Person(stack, tier="pro", keys=2)
+    user = User(stack, tier="pro", keys=2)
 
 
 class Descriptors(unittest.TestCase):
@@ -41,19 +41,19 @@ class Descriptors(unittest.TestCase):
 
     def exhaust(self, descriptors, logged):
         with Handler(stack, limits={resource.RLIMIT_NOFILE: descriptors}) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             kept = Peer(handler.socket)
-            kept.send(request(person.token))
+            kept.send(request(user.token))
             self.assertEqual(kept.answer()[0], 200)
             silent = [Peer(handler.socket) for _ in range(200)]
             stack.wait_until(lambda: logged in handler.log(), what=logged)
             # Who is in is served all the while.
-            kept.send(request(person.token))
+            kept.send(request(user.token))
             self.assertEqual(kept.answer()[0], 200)
             ended = time.monotonic()
             for peer in silent:
                 peer.close()
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             self.assertLess(time.monotonic() - ended, 5)
             kept.close()
             # It pauses for a second at a time: no line a turn.
@@ -61,11 +61,11 @@ class Descriptors(unittest.TestCase):
             self.assertIsNone(handler.process.poll())
 
     def test_a_long_answer_without_a_descriptor_for_it_ends_one_connection_only(self):
-        rich = Person(stack, tier="pro", keys=400)
+        rich = User(stack, tier="pro", keys=400)
         with Handler(stack) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             peer = Peer(handler.socket)
-            peer.send(request(person.token))
+            peer.send(request(user.token))
             self.assertEqual(peer.answer()[0], 200)
             descriptors = {int(fd) for fd in os.listdir(f"/proc/{handler.process.pid}/fd")}
             lowest_free = min(set(range(len(descriptors) + 1)) - descriptors)
@@ -76,7 +76,7 @@ class Descriptors(unittest.TestCase):
                 peer.answer()
             peer.close()
             self.assertIn("response_dropped", handler.log())
-            handler.await_good(person.token)
+            handler.await_good(user.token)
 
 
 class Logs(unittest.TestCase):
@@ -101,7 +101,7 @@ class Logs(unittest.TestCase):
             return b" log_lines_dropped lines=" in text
 
         stack.wait_until(is_said, what="the count of dropped lines")
-        self.assertEqual(handler.ask(person.token)[0], 200)
+        self.assertEqual(handler.ask(user.token)[0], 200)
         lines = text.decode().splitlines()[:-1]
         for line in lines:
             self.assertRegex(line, r"^\d{4}-\d\d-\d\dT\S+Z (info|warning) \w+ ")
@@ -116,7 +116,7 @@ class Logs(unittest.TestCase):
             try:
                 log, filler = pathlib.Path(disk, "log"), pathlib.Path(disk, "filler")
                 with open(log, "ab") as stderr, Handler(stack, stderr=stderr) as handler:
-                    handler.await_good(person.token)
+                    handler.await_good(user.token)
                     with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
                         while True:
                             file.write(bytes(4096))
@@ -131,8 +131,8 @@ class Logs(unittest.TestCase):
 
     def test_a_device_without_space_keeps_nobody_from_answering(self):
         with open("/dev/full", "wb") as full, Handler(stack, stderr=full) as handler:
-            handler.await_good(person.token)
-            self.assertEqual({handler.ask(person.token)[0] for _ in range(300)}, {200})
+            handler.await_good(user.token)
+            self.assertEqual({handler.ask(user.token)[0] for _ in range(300)}, {200})
 
     def test_a_pipe_that_nobody_reads_drops_lines_and_says_so_when_somebody_does(self):
         self.pipe(user=None)
@@ -146,7 +146,7 @@ class Logs(unittest.TestCase):
         with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as writer:
             with Handler(stack, stderr=writer, user=user) as handler:
                 writer.close()
-                handler.await_good(person.token)
+                handler.await_good(user.token)
                 self.ask_much(handler)
                 os.set_blocking(reader.fileno(), False)
                 self.says_so(handler, lambda: reader.read(1 << 20) or b"")
@@ -161,11 +161,11 @@ class Mixture:
         self.handler = handler
         self.chance = random.Random(1)
         self.seen = collections.Counter()
-        people = [Person(stack, tier="pro", keys=2) for _ in range(self.PEERS)]
-        tokens = [one.token for one in people]
-        expired = stack.mint("--user", person.id, "--session", person.session, "--expires-in", "-60")
+        users = [User(stack, tier="pro", keys=2) for _ in range(self.PEERS)]
+        tokens = [one.token for one in users]
+        expired = stack.mint("--user", user.id, "--session", user.session, "--expires-in", "-60")
         stack.psql("UPDATE tiers SET requests_per_minute = 1 WHERE name = 'free'")
-        over, long = Person(stack), Person(stack, tier="pro", keys=600)
+        over, long = User(stack), User(stack, tier="pro", keys=600)
         whole = request(tokens[0])
         # What is sent, how often in a thousand, and what may come of it; None: a closed connection.
         kinds = {
@@ -186,7 +186,7 @@ class Mixture:
         self.weights = [weight for _, weight, _ in kinds.values()]
 
     def __enter__(self):
-        self.handler.await_good(person.token)
+        self.handler.await_good(user.token)
         self.peers = [Peer(self.handler.socket) for _ in range(self.PEERS)]
         return self
 
@@ -229,11 +229,11 @@ class Mixture:
 
 class Memory(unittest.TestCase):
     def test_a_user_with_10000_keys_is_answered_completely_and_the_memory_returns(self):
-        rich = Person(stack, tier="pro", keys=10000)
+        rich = User(stack, tier="pro", keys=10000)
         with Handler(stack) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             for _ in range(200):
-                handler.ask(person.token)
+                handler.ask(user.token)
             before = handler.resident()
             for _ in range(10):
                 status, headers, body = handler.ask(rich.token)
@@ -256,7 +256,7 @@ class Memory(unittest.TestCase):
             )
 
     def test_10000_keys_pass_through_nginx_too(self):
-        rich = Person(stack, tier="pro", keys=10000)
+        rich = User(stack, tier="pro", keys=10000)
         self.assertEqual(rich.get().json()["meta"]["total"], 10000)
 
     def test_memory_does_not_grow_over_100000_mixed_requests(self):
@@ -279,11 +279,11 @@ class Memory(unittest.TestCase):
 
     @unittest.skipIf(SANITIZED, "a sanitizer needs all addresses")
     def test_out_of_memory_for_one_answer_ends_that_request_and_the_pool_goes_on(self):
-        rich = Person(stack, tier="pro", keys=10000)
+        rich = User(stack, tier="pro", keys=10000)
         # From too little for PostgreSQL's rows, by way of too little for the answer, to enough.
         for megabytes in (1, 8, 10, 12, 14, 40):
             with self.subTest(megabytes), Handler(stack) as handler:
-                handler.await_good(person.token)
+                handler.await_good(user.token)
                 with open(f"/proc/{handler.process.pid}/statm", encoding="ascii") as file:
                     size = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
                 limit = (size + megabytes * MEGABYTE, resource.RLIM_INFINITY)
@@ -296,7 +296,7 @@ class Memory(unittest.TestCase):
                     self.assertEqual(json.loads(body)["error"]["code"], "service_unavailable")
                     self.assertTrue(re.search(r"out_of_memory|out of memory|cannot allocate memory", handler.log()))
                 self.assertIsNone(handler.process.poll())
-                handler.await_good(person.token)  # the connection may have ended with it, twice
+                handler.await_good(user.token)  # the connection may have ended with it, twice
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import struct
 import time
 import unittest
 
-from tests.faults.handler_process import SANITIZED_PROGRAM, Handler
-from tests.fastcgi import ABORT, BEGIN, PARAMS, STDIN, Closed, Peer, begin, pair, parameters, record, request
-from tests.load import Client
-from tests.people import Person, counter, lift_limits
-from tests.stack import Stack, stopped
+from tests.support.handler_process import SANITIZED_PROGRAM, Handler
+from tests.support.fastcgi import ABORT, BEGIN, PARAMS, STDIN, Peer, begin, pair, parameters, record, request
+from tests.support.load import Client
+from tests.support.users import User, counter, lift_limits
+from tests.support.stack import Stack, stopped
 
 MANY = 64
 REQUEST_TIMEOUT = 5  # fastcgi.h
@@ -25,11 +25,11 @@ ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "1500"))
 
 
 def setUpModule():
-    global stack, person
+    global stack, user
     # A deadline for 64 long answers at once, on a busy machine, with sanitizers.
     stack = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": "8000"}))
     lift_limits(stack)
-    person = Person(stack, tier="pro", keys=2)
+    user = User(stack, tier="pro", keys=2)
 
 
 def send(peer, data):
@@ -50,9 +50,9 @@ class Peers(unittest.TestCase):
         """Both ways in are open, and quick."""
         began = time.monotonic()
         for _ in range(4):
-            self.assertEqual(person.get().status, 200)
+            self.assertEqual(user.get().status, 200)
             with Peer(stack.socket) as peer:
-                peer.send(request(person.token))
+                peer.send(request(user.token))
                 self.assertEqual(peer.answer()[0], 200)
         self.assertLess(time.monotonic() - began, 8)
 
@@ -66,7 +66,7 @@ class Protocol(Peers):
     def test_a_kept_connection_answers_request_after_request(self):
         with Peer(stack.socket) as peer:
             for _ in range(5):
-                peer.send(request(person.token))
+                peer.send(request(user.token))
                 status, headers, body = peer.answer()
                 self.assertEqual(status, 200)
                 self.assertEqual(int(headers["content-length"]), len(body))
@@ -74,12 +74,12 @@ class Protocol(Peers):
 
     def test_a_connection_that_is_not_to_be_kept_is_closed_after_its_answer(self):
         with Peer(stack.socket) as peer:
-            peer.send(request(person.token, keep=False))
+            peer.send(request(user.token, keep=False))
             self.assertEqual(peer.answer()[0], 200)
             self.assertTrue(peer.is_closed())
 
     def test_a_request_that_comes_in_pieces_is_answered(self):
-        data = request(person.token)
+        data = request(user.token)
         cuts = [*range(20), *range(20, len(data) - 10, 90), *range(len(data) - 10, len(data) + 1)]
         with Peer(stack.socket) as peer:
             for start, end in zip(cuts, cuts[1:], strict=False):
@@ -87,17 +87,17 @@ class Protocol(Peers):
             self.assertEqual(peer.answer()[0], 200)
 
     def test_parameters_may_come_in_many_padded_records(self):
-        text = parameters(person.token)
+        text = parameters(user.token)
         pieces = b"".join(record(PARAMS, text[at : at + 7], padding=at % 256) for at in range(0, len(text), 7))
         with Peer(stack.socket) as peer:
             peer.send(begin() + pieces + record(PARAMS) + record(STDIN, b"body") + record(STDIN))
             self.assertEqual(peer.answer()[0], 200)
-            peer.send(request(person.token))
+            peer.send(request(user.token))
             self.assertEqual(peer.answer()[0], 200)
 
     def test_malformed_records_are_answered_by_closing_64_at_once(self):
-        good = parameters(person.token)
-        whole = request(person.token)
+        good = parameters(user.token)
+        whole = request(user.token)
         for why, data in (
             ("another version", record(BEGIN, bytes(8), version=2) + whole),
             ("no request id", begin(request=0) + whole),
@@ -150,7 +150,7 @@ class Protocol(Peers):
 
 class Waiting(Peers):
     def test_64_half_sent_requests_are_closed_in_bounded_time_and_hold_nobody_up(self):
-        text = request(person.token)
+        text = request(user.token)
         with self.peers() as peers:
             for number, peer in enumerate(peers):
                 peer.send(text[: 1 + number * (len(text) - 2) // MANY])
@@ -165,7 +165,7 @@ class Waiting(Peers):
             self.good()
 
     def test_64_slow_readers_of_a_long_answer_hold_nobody_up_and_get_it_whole(self):
-        rich = Person(stack, tier="pro", keys=600)
+        rich = User(stack, tier="pro", keys=600)
         with self.peers() as peers:
             for peer in peers:
                 peer.send(request(rich.token))
@@ -177,11 +177,11 @@ class Waiting(Peers):
                 self.assertEqual(json.loads(body)["meta"]["total"], 600)
             # The connections are good for more.
             for peer in peers[:8]:
-                peer.send(request(person.token))
+                peer.send(request(user.token))
                 self.assertEqual(peer.answer()[0], 200)
 
     def test_64_readers_who_leave_within_a_long_answer_hold_nobody_up(self):
-        rich = Person(stack, tier="pro", keys=600)
+        rich = User(stack, tier="pro", keys=600)
         with self.peers() as peers:
             for peer in peers:
                 peer.send(request(rich.token))
@@ -195,7 +195,7 @@ class Waiting(Peers):
         """An old worker may yet take the connection: until one of the new ones has answered."""
         for _ in range(20):
             began = time.monotonic()
-            answer = person.get(timeout=60)
+            answer = user.get(timeout=60)
             took = time.monotonic() - began
             if answer.status != 504:
                 break
@@ -220,7 +220,7 @@ class Waiting(Peers):
             os.kill(stack.nginx_pid(), signal.SIGHUP)
             stack.wait_until(lambda: len(set(stack.pids("nginx")) - set(old)) > 0, what="nginx' new workers")
             self.refused_by_nginx()
-        stack.wait_until(lambda: person.get().status == 200, timeout=20, what="a good answer")
+        stack.wait_until(lambda: user.get().status == 200, timeout=20, what="a good answer")
 
 
 class ClientsGone(unittest.TestCase):
@@ -230,7 +230,7 @@ class ClientsGone(unittest.TestCase):
     def setUpClass(cls):
         cls.stack = cls.enterClassContext(Stack({"KEYS_DEADLINE_MS": "10000"}, workers=1))
         lift_limits(cls.stack)
-        cls.impatient = Person(cls.stack, tier="pro")
+        cls.impatient = User(cls.stack, tier="pro")
         cls.impatient.get()
 
     def setUp(self):
@@ -248,14 +248,12 @@ class ClientsGone(unittest.TestCase):
         )
 
     def wait_for_descriptors(self, count):
-        self.stack.wait_until(
-            lambda: len(os.listdir(f"/proc/{self.pool[0]}/fd")) >= count, what="the requests"
-        )
+        self.stack.wait_until(lambda: len(os.listdir(f"/proc/{self.pool[0]}/fd")) >= count, what="the requests")
 
     @contextlib.contextmanager
     def frozen_database(self):
-        """The pool's backend, stopped with one question of somebody else's."""
-        patient = Person(self.stack, tier="pro")
+        """The pool's backend, stopped with one lookup of somebody else's."""
+        patient = User(self.stack, tier="pro")
         pid = int(self.stack.psql("SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime'"))
         with Peer(self.stack.socket) as first:
             with stopped(pid):
@@ -265,7 +263,7 @@ class ClientsGone(unittest.TestCase):
         self.assertEqual(patient.counts("minute_count"), "1")
 
     def test_the_queries_of_64_clients_who_are_gone_are_not_run(self):
-        patient = Person(self.stack, tier="pro")
+        patient = User(self.stack, tier="pro")
         with contextlib.ExitStack() as exits:
             stay = [exits.enter_context(Peer(self.stack.socket)) for _ in range(MANY)]
             leave = [exits.enter_context(Peer(self.stack.socket)) for _ in range(MANY)]
@@ -314,12 +312,12 @@ class Fuzzing(unittest.TestCase):
         chance = random.Random(SEED)
         self.good = 0
         with Handler(stack, program=SANITIZED_PROGRAM) as handler:
-            handler.await_good(person.token)
+            handler.await_good(user.token)
             for number in range(ROUNDS):
                 with self.subTest(seed=SEED, round=number):
                     self.converse(handler.socket, chance)
                     self.assertIsNone(handler.process.poll(), handler.log()[-20000:])
-            self.assertEqual(handler.ask(person.token)[0], 200)
+            self.assertEqual(handler.ask(user.token)[0], 200)
             log = handler.log()
         # It met the parser, and not closed doors alone.
         self.assertGreater(self.good, ROUNDS / 2)
@@ -330,7 +328,7 @@ class Fuzzing(unittest.TestCase):
         """A few messages on one connection: good ones, which have to be answered, then fuzzed ones."""
         with Peer(path) as peer:
             for _ in range(chance.choice([0, 1, 1, 3])):
-                peer.send(request(person.token))
+                peer.send(request(user.token))
                 self.assertEqual(peer.answer()[0], 200)
                 self.good += 1
             peer.socket.settimeout(0.002)
@@ -348,7 +346,7 @@ class Fuzzing(unittest.TestCase):
 
 def fuzzed(chance):
     """The parts of a connection's bytes: good requests, damaged, cut, joined or made of random records."""
-    token = chance.choice([person.token, None, "x", "a.b.c", "é" * 40])
+    token = chance.choice([user.token, None, "x", "a.b.c", "é" * 40])
     data = bytearray(request(token, keep=chance.random() < 0.7))
     kind = chance.randrange(6)
     if kind == 0:
@@ -364,9 +362,12 @@ def fuzzed(chance):
         for _ in range(chance.randrange(1, 12)):
             content = chance.randbytes(chance.choice([0, 0, 1, 8, 8, 100, 5000]))
             data += record(
-                chance.choice([1, 2, 4, 5, 9, chance.randrange(256)]), content, chance.choice([0, 1, 1, 1, 2]),
-                padding=chance.choice([0, 7, 255]), version=chance.choice([1, 1, 1, 0, 255]),
-            )  # fmt: skip
+                chance.choice([1, 2, 4, 5, 9, chance.randrange(256)]),
+                content,
+                chance.choice([0, 1, 1, 1, 2]),
+                padding=chance.choice([0, 7, 255]),
+                version=chance.choice([1, 1, 1, 0, 255]),
+            )
     elif kind == 4:
         content = b"".join(
             struct.pack("!I", chance.choice([0, 1, 127, 128, 2**31, 2**31 + 9, 2**32 - 1])) + chance.randbytes(9)

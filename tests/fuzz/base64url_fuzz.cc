@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "handler/base64url.h"
+#include "handler/base/base64url.h"
 
 namespace {
 

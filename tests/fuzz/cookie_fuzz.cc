@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "handler/cookie.h"
-#include "handler/session_cookie.h"
+#include "handler/auth/cookie.h"
+#include "handler/auth/session_cookie.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view header(reinterpret_cast<const char*>(data), size);

@@ -10,9 +10,9 @@
 #include <string>
 #include <string_view>
 
-#include "handler/jwk_set.h"
-#include "handler/jwt.h"
-#include "handler/token_cache.h"
+#include "handler/auth/jwk_set.h"
+#include "handler/auth/jwt.h"
+#include "handler/auth/token_cache.h"
 
 namespace {
 

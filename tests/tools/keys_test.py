@@ -10,8 +10,8 @@ import subprocess
 import tempfile
 import unittest
 
-from tests.people import Person
-from tests.stack import ROOT, Stack, bare_environment
+from tests.support.users import User
+from tests.support.stack import ROOT, Stack, bare_environment
 
 LISTED, REFUSED, LIMITED, UNAVAILABLE, USAGE = 0, 3, 4, 5, 2
 ODD_NAMES = "00000006-0000-4000-8000-000000000006"
@@ -68,16 +68,16 @@ class ListKeysTest(unittest.TestCase):
         self.assertEqual(list_keys(token=token).stdout, "")
 
     def test_names_cannot_play_tricks_on_a_terminal(self):
-        person = Person(stack, keys=1)
+        user = User(stack, keys=1)
         name = "E'\\x1b[2J\\u202ex\\u0007y'"
-        stack.psql(f"UPDATE api_keys SET name = {name} WHERE user_id = '{person.id}'")
+        stack.psql(f"UPDATE api_keys SET name = {name} WHERE user_id = '{user.id}'")
         for output in (
-            list_keys(token=person.token).stdout,
-            on_a_terminal("tools/list-keys", env={"SB_ACCESS_TOKEN": person.token}),
+            list_keys(token=user.token).stdout,
+            on_a_terminal("tools/list-keys", env={"SB_ACCESS_TOKEN": user.token}),
             list_keys(token=stack.mint("--user", ODD_NAMES)).stdout,
         ):
             self.assertNotRegex(output, "[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e]")
-        self.assertIn("\ufffd[2J\ufffdx\ufffdy", list_keys(token=person.token).stdout)
+        self.assertIn("\ufffd[2J\ufffdx\ufffdy", list_keys(token=user.token).stdout)
 
     def test_json_is_the_body_as_it_came(self):
         body = json.loads(list_keys("--json", token=stack.mint()).stdout)
@@ -107,10 +107,10 @@ class ListKeysTest(unittest.TestCase):
                 self.assertRegex(done.stderr, rf"\[{code}, req_\w+\]")
 
     def test_over_the_limit_it_says_when_to_come_back(self):
-        person = Person(stack)
-        person.get()
-        person.set_counts("minute_count = 10")
-        done = list_keys(token=person.token)
+        user = User(stack)
+        user.get()
+        user.set_counts("minute_count = 10")
+        done = list_keys(token=user.token)
         self.assertEqual(done.returncode, LIMITED)
         self.assertRegex(done.stderr, r"rate_limit_exceeded.*try again in \d+ s")
 
@@ -172,29 +172,29 @@ class CreateAndRevokeTest(unittest.TestCase):
         return stack.run("tools/revoke-key", *arguments, check=False, **options)
 
     def test_a_new_key_is_shown_once_and_only_its_hash_is_kept(self):
-        person = Person(stack)
-        done = self.create("--user", person.id, "--name", "CI's \"first\" key", "--scope", "read:iocs", "--scope", "b c")
+        user = User(stack)
+        done = self.create("--user", user.id, "--name", 'CI\'s "first" key', "--scope", "read:iocs", "--scope", "b c")
         secret = done.stdout.strip()
         self.assertRegex(secret, r"^sk_live_[A-Za-z0-9]{40}$")
         self.assertIn("shown this once", done.stderr)
         self.assertNotIn(secret[12:], done.stderr)
-        (key,) = person.get().json()["data"]
-        self.assertEqual((key["key_prefix"], key["name"]), (secret[:12], "CI's \"first\" key"))
+        (key,) = user.get().json()["data"]
+        self.assertEqual((key["key_prefix"], key["name"]), (secret[:12], 'CI\'s "first" key'))
         self.assertEqual((key["scopes"], key["tier"], key["expires_at"]), (["read:iocs", "b c"], "free", None))
-        dump = stack.psql("SELECT k::text FROM api_keys k WHERE user_id = '" + person.id + "'")
+        dump = stack.psql("SELECT k::text FROM api_keys k WHERE user_id = '" + user.id + "'")
         self.assertIn(hashlib.sha256(secret.encode()).hexdigest(), dump)
         self.assertNotIn(secret[12:], dump + stack.postgres_log() + stack.handler_log())
 
     def test_json_has_the_key_and_its_record(self):
-        person = Person(stack, tier="pro")
-        made = json.loads(self.create("--user", person.id, "--name", "x", "--expires", "90 days", "--json").stdout)
+        user = User(stack, tier="pro")
+        made = json.loads(self.create("--user", user.id, "--name", "x", "--expires", "90 days", "--json").stdout)
         self.assertEqual((made["tier"], made["scopes"], made["key"][:12]), ("pro", [], made["key_prefix"]))
         self.assertRegex(made["expires_at"], r"^\d{4}-\d\d-\d\dT")
-        self.assertEqual(person.get().json()["data"][0]["id"], made["id"])
+        self.assertEqual(user.get().json()["data"][0]["id"], made["id"])
 
     def test_nothing_is_made_of_bad_arguments(self):
-        person = Person(stack)
-        user = ["--user", person.id]
+        user = User(stack)
+        user = ["--user", user.id]
         for arguments, status, words in (
             (["--name", "x"], 2, "--user and --name are needed"),
             (["--user", "7", "--name", "x"], 2, "not a UUID"),
@@ -209,7 +209,7 @@ class CreateAndRevokeTest(unittest.TestCase):
                 done = self.create(*arguments, check=False)
                 self.assertEqual((done.returncode, done.stdout), (status, ""))
                 self.assertIn(words, done.stderr)
-        self.assertEqual(person.get().json()["data"], [])
+        self.assertEqual(user.get().json()["data"], [])
 
     def test_without_a_database_both_say_so(self):
         away = {"PGHOST": "/nonexistent"}
@@ -219,29 +219,29 @@ class CreateAndRevokeTest(unittest.TestCase):
         self.assertEqual(self.revoke("sk_live_zIc8", env=away).returncode, UNAVAILABLE)
 
     def test_a_revoked_key_stays_in_the_list(self):
-        person = Person(stack)
-        made = json.loads(self.create("--user", person.id, "--name", "x", "--json").stdout)
+        user = User(stack)
+        made = json.loads(self.create("--user", user.id, "--name", "x", "--json").stdout)
         done = self.revoke(made["key_prefix"])
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertRegex(done.stdout, rf"^Key {made['id']} .* is revoked\.$")
-        revoked_at = person.get().json()["data"][0]["revoked_at"]
+        revoked_at = user.get().json()["data"][0]["revoked_at"]
         self.assertRegex(revoked_at, r"Z$")
-        again = self.revoke("--user", person.id, made["id"])
+        again = self.revoke("--user", user.id, made["id"])
         self.assertEqual(again.returncode, 0)
         self.assertIn("had been revoked already", again.stdout)
-        self.assertEqual(person.get().json()["data"][0]["revoked_at"], revoked_at)
+        self.assertEqual(user.get().json()["data"][0]["revoked_at"], revoked_at)
 
     def test_of_several_keys_with_one_prefix_none_is_revoked(self):
-        person = Person(stack, keys=2)
-        done = self.revoke("--user", person.id, "sk_live_T3st")
+        user = User(stack, keys=2)
+        done = self.revoke("--user", user.id, "sk_live_T3st")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
-        for key in person.get().json()["data"]:
+        for key in user.get().json()["data"]:
             self.assertIn(key["id"], done.stderr)
             self.assertIsNone(key["revoked_at"])
         self.assertEqual(json.loads(self.revoke("--json", key["id"]).stdout)["id"], key["id"])
 
     def test_a_key_of_somebody_else_is_not_there(self):
-        owner, other = Person(stack, keys=1), Person(stack)
+        owner, other = User(stack, keys=1), User(stack)
         (key,) = owner.get().json()["data"]
         done = self.revoke("--user", other.id, key["id"])
         self.assertEqual(done.returncode, 1)
@@ -256,7 +256,15 @@ class CreateAndRevokeTest(unittest.TestCase):
 
 class HelpTest(unittest.TestCase):
     def test_every_command_explains_itself(self):
-        for tool in ("list-keys", "create-key", "revoke-key", "replace-pool", "stack", "mint-token", "install-packages"):
+        for tool in (
+            "list-keys",
+            "create-key",
+            "revoke-key",
+            "replace-pool",
+            "stack",
+            "mint-token",
+            "install-packages",
+        ):
             with self.subTest(tool):
                 done = stack.run(f"tools/{tool}", "--help")
                 self.assertGreater(len(done.stdout.splitlines()), 5)

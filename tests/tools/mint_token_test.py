@@ -6,7 +6,7 @@ import json
 import time
 import unittest
 
-from tests.stack import DEMO_USER, Stack
+from tests.support.stack import DEMO_USER, Stack
 
 OTHER_USER = "00000002-0000-4000-8000-000000000002"
 
@@ -44,7 +44,16 @@ class MintTokenTest(unittest.TestCase):
 
     def test_claims_and_header_can_be_changed_and_left_out(self):
         token = stack.mint(
-            "--claim", 'aud=["a","b"]', "--claim", "exp=1.5", "--without", "role", "--header", 'crit=["x"]', "--kid", "k"
+            "--claim",
+            'aud=["a","b"]',
+            "--claim",
+            "exp=1.5",
+            "--without",
+            "role",
+            "--header",
+            'crit=["x"]',
+            "--kid",
+            "k",
         )
         self.assertEqual((part(token, 1)["aud"], part(token, 1)["exp"]), (["a", "b"], 1.5))
         self.assertNotIn("role", part(token, 1))

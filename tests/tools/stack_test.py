@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import unittest
 
-from tests.stack import ROOT, STACKS, Stack, bare_environment, free_port
+from tests.support.stack import ROOT, STACKS, Stack, bare_environment, free_port
 
 PARTS = ("nginx", "multiwatch", "keys-fcgi", "postgres")
 
@@ -74,8 +74,11 @@ class RunningStackTest(unittest.TestCase):
         script = '. "$0" && env'
         done = subprocess.run(
             ["/bin/dash", "-eu", "-c", script, f"{self.stack.directory}/env"],
-            env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            env={"PATH": "/usr/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         names = dict(line.split("=", 1) for line in done.stdout.splitlines())
         for name in ("KEYS_URL", "KEYS_CACERT", "KEYS_SOCKET", "PGHOST", "PGPORT", "PGDATABASE", "PGUSER"):
             self.assertTrue(names[name], name)
@@ -98,7 +101,9 @@ class RunningStackTest(unittest.TestCase):
 
     def test_the_cluster_syncs_as_production_does_and_listens_on_no_port(self):
         settings = "'fsync', 'synchronous_commit', 'listen_addresses'"
-        shown = self.stack.psql(f"SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ({settings})")
+        shown = self.stack.psql(
+            f"SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN ({settings})"
+        )
         self.assertEqual(shown, "on  on")
 
     def test_status_tells_what_runs(self):
@@ -214,9 +219,14 @@ class ForegroundTest(unittest.TestCase):
         self.addCleanup(tool, self.stack, "clean")
         self.output = self.enterContext(tempfile.TemporaryFile("w+"))
         self.process = subprocess.Popen(
-            ["tools/stack", "run"], cwd=ROOT, env=self.stack._environment(), stdin=subprocess.DEVNULL,
-            stdout=self.output, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            ["tools/stack", "run"],
+            cwd=ROOT,
+            env=self.stack._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self.addCleanup(self.end)
         self.stack.wait_until(lambda: "curl --cacert" in self.printed(), timeout=60, what="the curl command")
         self.stack.place = os.readlink(os.path.join(self.stack.directory, "here"))
@@ -232,7 +242,9 @@ class ForegroundTest(unittest.TestCase):
 
     def test_the_printed_command_works_and_ctrl_c_stops_everything(self):
         command = re.search(r"^\s*(curl .*)$", self.printed(), re.M)[1]
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=bare_environment())
+        done = subprocess.run(
+            ["bash", "-c", command], capture_output=True, text=True, check=True, env=bare_environment()
+        )
         self.assertIn("Production SIEM", done.stdout)
         self.stack.wait_until(lambda: "handler | " in self.printed() and "code=ok" in self.printed(), what="the log")
         os.killpg(self.process.pid, signal.SIGINT)

@@ -1,0 +1,42 @@
+// Every error that the handler answers, in one table: status, code, message, and the headers that
+// belong to it. The contract's shape; nginx's own errors are in nginx/.
+#ifndef HANDLER_API_API_ERROR_H_
+#define HANDLER_API_API_ERROR_H_
+
+#include <span>
+#include <string_view>
+
+#include "handler/api/http.h"
+#include "handler/api/rate_limit.h"
+
+namespace keys {
+
+enum class ApiError {
+  kMissingApiKey,
+  kInvalidSession,
+  kExpiredSession,
+  kCrossSiteRequest,
+  kMethodNotAllowed,
+  kRateLimitExceeded,
+  kServiceUnavailable,
+  kInternalError,
+};
+
+struct ApiErrorRow {
+  int status;
+  std::string_view code;
+  std::string_view message;
+  std::string_view headers;  // complete lines
+};
+
+// In the order of ApiError.
+std::span<const ApiErrorRow> ApiErrors();
+
+// Fills `response`. `over` is the window of a kRateLimitExceeded and null otherwise; the headers of
+// the limit are the caller's.
+void RespondWithError(ApiError error, std::string_view request_id, const Window* over,
+                      Response& response);
+
+}  // namespace keys
+
+#endif  // HANDLER_API_API_ERROR_H_

@@ -1,0 +1,90 @@
+#include "handler/api/http.h"
+
+#include <charconv>
+#include <cstdint>
+#include <random>
+
+namespace keys {
+
+void Response::Clear() {
+  status = 200;
+  code = "ok";
+  content_type = "application/json";
+  headers.clear();
+  body.clear();
+}
+
+std::string_view ReasonPhrase(int status) {
+  switch (status) {
+    case 200:
+      return "OK";
+    case 401:
+      return "Unauthorized";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 429:
+      return "Too Many Requests";
+    case 500:
+      return "Internal Server Error";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Unknown";
+  }
+}
+
+void AppendCgiResponse(const Response& response, std::string_view request_id, bool head_only,
+                       std::string& out) {
+  char number[24];
+  const auto append_number = [&](auto value) {
+    out.append(number, std::to_chars(number, number + sizeof number, value).ptr);
+  };
+  out += "Status: ";
+  append_number(response.status);
+  out += ' ';
+  out += ReasonPhrase(response.status);
+  out += "\r\nContent-Type: ";
+  out += response.content_type;
+  out += "\r\nContent-Length: ";
+  append_number(response.body.size());
+  out +=
+      "\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\n"
+      "Cross-Origin-Resource-Policy: same-origin\r\nX-Request-Id: ";
+  out += request_id;
+  out += "\r\n";
+  if (response.code != "ok") {
+    out += "X-Keys-Error: ";  // for nginx's access log; nginx hides it from clients
+    out += response.code;
+    out += "\r\n";
+  }
+  out += response.headers;
+  out += "\r\n";
+  if (!head_only) out += response.body;
+}
+
+bool IsRequestId(std::string_view text) {
+  if (!text.starts_with("req_") || text.size() < 12 || text.size() > 68) return false;
+  for (const char c : text) {
+    const bool known = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                       c == '_' || c == '-';
+    if (!known) return false;
+  }
+  return true;
+}
+
+std::string MakeRequestId() {
+  static std::random_device random;
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string id = "req_";
+  for (int word = 0; word < 4; ++word) {
+    uint32_t bits = random();
+    for (int digit = 0; digit < 8; ++digit, bits >>= 4) id += kDigits[bits & 15];
+  }
+  return id;
+}
+
+}  // namespace keys

@@ -1,0 +1,49 @@
+// A request and a response as plain data: what FastCGI and CGI (RFC 3875) both carry.
+#ifndef HANDLER_API_HTTP_H_
+#define HANDLER_API_HTTP_H_
+
+#include <string>
+#include <string_view>
+
+namespace keys {
+
+// What the service reads of a request. All views belong to whoever received it and end with the
+// call that hands the request over.
+struct Request {
+  std::string_view method = {};          // REQUEST_METHOD
+  std::string_view cookie = {};          // HTTP_COOKIE: every Cookie line, joined
+  std::string_view sec_fetch_site = {};  // HTTP_SEC_FETCH_SITE
+  std::string_view request_id = {};      // REQUEST_ID: from nginx; empty or malformed: one is made
+  bool has_api_key = false;           // KEYS_API_KEY_SIGN: an API key came along; never its value
+  std::string_view status_page = {};  // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
+};
+
+// A response without its frame. Reused from request to request, so that its memory is.
+struct Response {
+  int status = 200;
+  std::string_view code = "ok";  // the error's code, for log and metrics; a literal
+  std::string_view content_type = "application/json";
+  std::string headers;  // complete lines, CRLF included, beyond those every response carries
+  std::string body;
+
+  void Clear();
+};
+
+// "OK", "Unauthorized", … (RFC 9110 section 15); "Unknown" for a status that we never send.
+std::string_view ReasonPhrase(int status);
+
+// Appends the whole CGI response: Status, the headers of every response, `headers`, an empty line,
+// and the body unless the request was a HEAD.
+void AppendCgiResponse(const Response& response, std::string_view request_id, bool head_only,
+                       std::string& out);
+
+// `req_` and 8 to 64 letters, digits, `-` or `_`: what a request id must be to be repeated in
+// headers and logs.
+bool IsRequestId(std::string_view text);
+
+// A new one: `req_` and 32 random hexadecimal digits.
+std::string MakeRequestId();
+
+}  // namespace keys
+
+#endif  // HANDLER_API_HTTP_H_

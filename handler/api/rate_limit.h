@@ -1,0 +1,70 @@
+// The rate limit as the client sees it: two windows, their headers, and the memory of users who are
+// over. The counting itself is the statement's (sql/list_keys.sql), by the database's clock.
+//
+// The host's wall clock plays no part: moments come from the database, and time that passes is
+// measured by the steady clock.
+// Sources: draft-ietf-httpapi-ratelimit-headers-10; RFC 9110 section 10.2.3 (Retry-After).
+#ifndef HANDLER_API_RATE_LIMIT_H_
+#define HANDLER_API_RATE_LIMIT_H_
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "handler/base/bounded_cache.h"
+#include "handler/base/uuid.h"
+#include "handler/database/key_list.h"
+
+namespace keys {
+
+// What is left of a window. Trivially copyable.
+struct Window {
+  std::string_view name;  // "minute" or "day", a literal
+  int32_t length_s = 0;
+  int32_t limit = 0;
+  int32_t remaining = 0;
+  int64_t reset = 0;            // Unix time of its end, rounded up to a second
+  int64_t microseconds = 0;     // until its end
+  int64_t SecondsLeft() const;  // rounded up, at least 1
+};
+
+struct Quota {
+  Window minute;
+  Window day;
+  // The window to tell about: the day once that is exhausted, otherwise the minute.
+  const Window& Described() const { return day.remaining == 0 ? day : minute; }
+};
+
+Quota QuotaOf(const KeyList& list);
+
+// Appends X-RateLimit-*, RateLimit-Policy, RateLimit and, when `over`, Retry-After.
+void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers);
+
+// Who is over, until when. Bounded: a forgotten user costs a query, nothing else.
+//
+// A user is remembered until the end of his minute window at most, so a day that is exhausted, a
+// raised limit or a changed tier is looked at again within 60 s.
+class OverLimitCache {
+ public:
+  explicit OverLimitCache(size_t capacity = 4096) : users_(capacity) {}
+
+  // What a user who is over is told `now`; nullopt: ask the database.
+  std::optional<Quota> Find(const Uuid& user, std::chrono::steady_clock::time_point now);
+
+  // The database has just said that `user` is over.
+  void Remember(const Uuid& user, const Quota& quota, std::chrono::steady_clock::time_point now);
+
+ private:
+  struct Entry {
+    Quota quota;
+    std::chrono::steady_clock::time_point learned;
+    std::chrono::steady_clock::time_point until;
+  };
+  BoundedCache<Uuid, Entry> users_;
+};
+
+}  // namespace keys
+
+#endif  // HANDLER_API_RATE_LIMIT_H_

@@ -1,0 +1,207 @@
+#include "handler/api/response_body.h"
+
+#include <rapidjson/stringbuffer.h>
+#include <rapidjson/writer.h>
+
+#include <array>
+#include <cstdlib>
+#include <new>
+
+namespace keys {
+namespace {
+
+// RapidJSON's own allocator answers nullptr when there is no memory, and its buffer writes there.
+struct ThrowingAllocator {
+  static constexpr bool kNeedFree = true;
+  void* Malloc(size_t size) { return Realloc(nullptr, 0, size); }
+  void* Realloc(void* old, size_t, size_t size) {
+    if (size == 0) {
+      std::free(old);
+      return nullptr;
+    }
+    void* const memory = std::realloc(old, size);
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+  static void Free(void* memory) { std::free(memory); }
+};
+
+using JsonBuffer = rapidjson::GenericStringBuffer<rapidjson::UTF8<>, ThrowingAllocator>;
+using JsonWriter = rapidjson::Writer<JsonBuffer, rapidjson::UTF8<>, rapidjson::UTF8<>,
+                                     ThrowingAllocator, rapidjson::kWriteValidateEncodingFlag>;
+
+constexpr size_t kMaxKeptBuffer = 256 * 1024;  // memory beyond this is given back after a response
+
+// One buffer and one writer for all responses.
+struct JsonOutput {
+  JsonBuffer buffer;
+  JsonWriter writer{buffer};
+
+  JsonWriter& Begin() {
+    buffer.Clear();
+    writer.Reset(buffer);
+    return writer;
+  }
+
+  void End(std::string& body) {
+    body.assign(buffer.GetString(), buffer.GetSize());
+    if (buffer.GetSize() > kMaxKeptBuffer) {
+      buffer.Clear();
+      buffer.ShrinkToFit();
+    }
+  }
+};
+
+JsonOutput& Output() {
+  static JsonOutput page;
+  return page;
+}
+
+bool WriteText(JsonWriter& writer, std::string_view text) {
+  return writer.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
+}
+
+// A constant: it needs no escaping.
+void WriteName(JsonWriter& writer, std::string_view quoted) {
+  writer.RawValue(quoted.data(), quoted.size(), rapidjson::kStringType);
+}
+
+void WriteDigits(char* out, int value, int digits) {
+  for (int place = digits - 1; place >= 0; --place, value /= 10) {
+    out[place] = static_cast<char>('0' + value % 10);
+  }
+}
+
+using TimeText = std::array<char, 22>;  // with its quotes
+
+TimeText QuotedTime(DatabaseTime time) {
+  const auto day = std::chrono::floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const auto seconds =
+      static_cast<int>(std::chrono::floor<std::chrono::seconds>(time - day).count());
+  TimeText text = {'"', '0', '0', '0', '0', '-', '0', '0', '-', '0', '0',
+                   'T', '0', '0', ':', '0', '0', ':', '0', '0', 'Z', '"'};
+  WriteDigits(&text[1], static_cast<int>(date.year()), 4);
+  WriteDigits(&text[6], static_cast<int>(static_cast<unsigned>(date.month())), 2);
+  WriteDigits(&text[9], static_cast<int>(static_cast<unsigned>(date.day())), 2);
+  WriteDigits(&text[12], seconds / 3600, 2);
+  WriteDigits(&text[15], seconds / 60 % 60, 2);
+  WriteDigits(&text[18], seconds % 60, 2);
+  return text;
+}
+
+void WriteTime(JsonWriter& writer, const std::optional<DatabaseTime>& time) {
+  if (!time) {
+    writer.Null();
+    return;
+  }
+  const TimeText text = QuotedTime(*time);
+  writer.RawValue(text.data(), text.size(), rapidjson::kStringType);
+}
+
+// The published form: the fixed part of the prefix, then eight bullets.
+bool WritePreview(JsonWriter& writer, std::string_view prefix) {
+  static constexpr std::string_view kBullets = "••••••••";
+  const size_t fixed = prefix.rfind('_') + 1;  // 0 when there is none
+  std::array<char, 64> preview{};
+  const std::string_view kept = prefix.substr(0, std::min(fixed, preview.size() - kBullets.size()));
+  kept.copy(preview.data(), kept.size());
+  kBullets.copy(preview.data() + kept.size(), kBullets.size());
+  return WriteText(writer, {preview.data(), kept.size() + kBullets.size()});
+}
+
+bool WriteKey(JsonWriter& writer, const ApiKey& key, const KeyList& list) {
+  std::array<char, 38> id{'"'};
+  FormatUuid(key.id, &id[1]);
+  id.back() = '"';
+
+  writer.StartObject();
+  WriteName(writer, "\"id\"");
+  writer.RawValue(id.data(), id.size(), rapidjson::kStringType);
+  WriteName(writer, "\"key_prefix\"");
+  bool good = WriteText(writer, key.key_prefix);
+  WriteName(writer, "\"key_preview\"");
+  good &= WritePreview(writer, key.key_prefix);
+  WriteName(writer, "\"name\"");
+  good &= WriteText(writer, key.name);
+  WriteName(writer, "\"tier\"");
+  good &= WriteText(writer, key.tier);
+  WriteName(writer, "\"scopes\"");
+  writer.StartArray();
+  for (size_t i = 0; i < key.scopes; ++i) {
+    good &= WriteText(writer, list.scopes[key.first_scope + i]);
+  }
+  writer.EndArray();
+  WriteName(writer, "\"rate_limit_per_minute\"");
+  writer.Int(key.requests_per_minute);
+  WriteName(writer, "\"rate_limit_per_day\"");
+  writer.Int(key.requests_per_day);
+  WriteName(writer, "\"total_requests\"");
+  writer.Int64(key.total_requests);
+  WriteName(writer, "\"last_used_at\"");
+  WriteTime(writer, key.last_used_at);
+  WriteName(writer, "\"created_at\"");
+  WriteTime(writer, key.created_at);
+  WriteName(writer, "\"expires_at\"");
+  WriteTime(writer, key.expires_at);
+  WriteName(writer, "\"revoked_at\"");
+  WriteTime(writer, key.revoked_at);
+  writer.EndObject();
+  return good;
+}
+
+}  // namespace
+
+bool WriteKeyList(const KeyList& list, std::string& body) {
+  JsonWriter& writer = Output().Begin();
+  bool good = true;
+  writer.StartObject();
+  WriteName(writer, "\"data\"");
+  writer.StartArray();
+  for (const ApiKey& key : list.keys) good &= WriteKey(writer, key, list);
+  writer.EndArray();
+  WriteName(writer, "\"meta\"");
+  writer.StartObject();
+  WriteName(writer, "\"total\"");
+  writer.Uint64(list.keys.size());
+  writer.EndObject();
+  writer.EndObject();
+  Output().End(body);
+  return good;
+}
+
+bool WriteError(std::string_view code, std::string_view message, std::string_view request_id,
+                const Window* over, std::string& body) {
+  JsonWriter& writer = Output().Begin();
+  writer.StartObject();
+  WriteName(writer, "\"error\"");
+  writer.StartObject();
+  WriteName(writer, "\"code\"");
+  bool good = WriteText(writer, code);
+  WriteName(writer, "\"message\"");
+  good &= WriteText(writer, message);
+  if (over != nullptr) {
+    WriteName(writer, "\"details\"");
+    writer.StartObject();
+    WriteName(writer, "\"limit\"");
+    writer.Int(over->limit);
+    WriteName(writer, "\"window\"");
+    good &= WriteText(writer, over->name);
+    WriteName(writer, "\"reset\"");
+    writer.Int64(over->reset);
+    writer.EndObject();
+  }
+  WriteName(writer, "\"request_id\"");
+  good &= WriteText(writer, request_id);
+  writer.EndObject();
+  writer.EndObject();
+  Output().End(body);
+  return good;
+}
+
+std::string FormatTime(DatabaseTime time) {
+  const TimeText text = QuotedTime(time);
+  return {text.data() + 1, text.size() - 2};
+}
+
+}  // namespace keys

@@ -1,0 +1,59 @@
+// Verifies a session token: a JWT (RFC 7519) in JWS compact form (RFC 7515), by the advice of
+// RFC 8725.
+//
+// The order is part of the policy. Nothing in the claims is read before the signature is right, and
+// time comes last, so that only a token which is genuine and ours can be "expired".
+//
+//   1  length, three parts
+//   2  header: strict base64url, strict JSON, no two members of one name; `crit` and `b64` refused;
+//      `typ` absent or `JWT` in any case; `alg` one of ours. `jwk`, `jku`, `x5u`, `x5c` and
+//      whatever else is there are never looked at.
+//   3  kid x alg -> key: the table in jwk_set.h
+//   4  the signature
+//   5  claims: the table in token_policy.h
+//   6  nbf, then exp, against `now`
+//
+// Allocates nothing and keeps nothing. No input throws.
+#ifndef HANDLER_AUTH_JWT_H_
+#define HANDLER_AUTH_JWT_H_
+
+#include <cstddef>
+#include <optional>
+#include <string_view>
+#include <variant>
+
+#include "handler/auth/jwk_set.h"
+#include "handler/auth/token_policy.h"
+#include "handler/auth/token_refusal.h"
+#include "handler/base/uuid.h"
+
+namespace keys {
+
+inline constexpr size_t kMaxTokenLength = 8192;
+
+// What a verified token says. Trivially copyable, so that token_cache can remember it.
+struct Claims {
+  Uuid user;
+  Uuid session;  // when has_session
+  UnixTime expires_at{};
+  UnixTime not_before{};  // the epoch when the token has no `nbf`
+  bool has_session = false;
+};
+
+using Verdict = std::variant<Claims, TokenRefusal>;
+
+// All six steps.
+Verdict VerifyToken(std::string_view token, const JwkSet& keys, const TokenPolicy& policy,
+                    UnixTime now);
+
+// Step 6 alone, for claims that passed the others: nullopt when they hold at `now`.
+std::optional<TokenRefusal> CheckTime(const Claims& claims, const TokenPolicy& policy,
+                                      UnixTime now);
+
+// NumericDate: a JSON number as it is written, fraction and exponent included. nullopt when it is
+// longer than 64 characters or does not lie within 2^53 seconds of the epoch.
+std::optional<UnixTime> ParseNumericDate(std::string_view number);
+
+}  // namespace keys
+
+#endif  // HANDLER_AUTH_JWT_H_

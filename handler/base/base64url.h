@@ -1,0 +1,30 @@
+// Strict base64url without padding (RFC 7515 section 2, RFC 4648 section 5).
+//
+// One text for one value: no padding, no white space, no letter of another alphabet, no bit set
+// that belongs to no byte. Anything else is refused, so that a token has exactly one spelling.
+#ifndef HANDLER_BASE_BASE64URL_H_
+#define HANDLER_BASE_BASE64URL_H_
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace keys {
+
+// What a text of `encoded_size` characters decodes to at most.
+constexpr size_t DecodedSize(size_t encoded_size) {
+  return encoded_size / 4 * 3 + 2;
+}
+
+// Decodes into `out`, which the caller owns and which holds `capacity` bytes; it may be the text's
+// own memory. Returns how many bytes were written; nullopt when the text is not strict base64url or
+// does not fit, and then what `out` holds means nothing. Allocates nothing.
+std::optional<size_t> DecodeBase64url(std::string_view text, char* out, size_t capacity);
+
+// The same into a string, for what is loaded once.
+std::optional<std::string> DecodeBase64url(std::string_view text);
+
+}  // namespace keys
+
+#endif  // HANDLER_BASE_BASE64URL_H_

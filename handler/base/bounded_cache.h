@@ -1,0 +1,108 @@
+// A bounded memory from a key to a small value: set-associative, least recently used leaves.
+//
+// A key belongs to one set of kWays places, chosen by a hash whose seed is drawn anew in each
+// cache, so that nobody outside can aim at a set. A full set gives up its least recently used
+// entry: adding costs an old entry only in the same set, and a flood passes through without growing
+// anything.
+//
+// Key and Value are trivially copyable, and a Key has no padding (a Uuid, a SHA-256). All memory is
+// allocated by the constructor. Pointers handed out by Find and Insert are valid until the next
+// call of Insert, Erase or Clear. Nothing expires by itself: a value that ends carries its own end.
+// Thread rule: one thread.
+#ifndef HANDLER_BASE_BOUNDED_CACHE_H_
+#define HANDLER_BASE_BOUNDED_CACHE_H_
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+namespace keys {
+
+template <typename Key, typename Value>
+class BoundedCache {
+  static_assert(std::is_trivially_copyable_v<Key> && std::is_trivially_copyable_v<Value>);
+  static_assert(std::has_unique_object_representations_v<Key> && sizeof(Key) % 8 == 0);
+
+ public:
+  static constexpr size_t kWays = 8;
+
+  // Holds `capacity` entries, rounded up to whole sets, at least one.
+  explicit BoundedCache(size_t capacity)
+      : sets_(capacity == 0 ? 1 : (capacity + kWays - 1) / kWays), places_(sets_ * kWays) {
+    std::random_device random;
+    seed_ = uint64_t{random()} << 32 | random();
+  }
+
+  size_t capacity() const { return places_.size(); }
+
+  // The value of `key`, which may be changed in place and counts as just used; nullptr when it is
+  // not there.
+  Value* Find(const Key& key) {
+    Place* const place = FindPlace(key);
+    if (place == nullptr) return nullptr;
+    place->last_used = ++clock_;
+    return &place->value;
+  }
+
+  // Adds or replaces.
+  Value* Insert(const Key& key, const Value& value) {
+    Place* place = FindPlace(key);
+    if (place == nullptr) {
+      place = SetOf(key);
+      for (Place* other = place; other != SetOf(key) + kWays; ++other) {
+        if (other->last_used < place->last_used) place = other;
+      }
+    }
+    *place = {key, value, ++clock_};
+    return &place->value;
+  }
+
+  void Erase(const Key& key) {
+    Place* const place = FindPlace(key);
+    if (place != nullptr) *place = Place{};
+  }
+
+  void Clear() { places_.assign(places_.size(), Place{}); }
+
+ private:
+  struct Place {
+    Key key{};
+    Value value{};
+    uint64_t last_used = 0;  // 0: empty
+  };
+
+  static uint64_t Mix(uint64_t hash) {
+    hash *= 0x9E3779B97F4A7C15u;  // 2^64 / golden ratio, odd
+    return hash ^ hash >> 32;
+  }
+
+  Place* SetOf(const Key& key) {
+    const auto words = std::bit_cast<std::array<uint64_t, sizeof(Key) / 8>>(key);
+    uint64_t hash = seed_;
+    for (const uint64_t word : words) hash = Mix(hash ^ word);
+    // The upper half, which every bit of the key has reached, scaled to the number of sets.
+    return &places_[((Mix(hash) >> 32) * sets_ >> 32) * kWays];
+  }
+
+  Place* FindPlace(const Key& key) {
+    Place* const set = SetOf(key);
+    for (Place* place = set; place != set + kWays; ++place) {
+      if (place->last_used != 0 && std::memcmp(&place->key, &key, sizeof key) == 0) return place;
+    }
+    return nullptr;
+  }
+
+  size_t sets_;
+  std::vector<Place> places_;
+  uint64_t clock_ = 0;
+  uint64_t seed_ = 0;
+};
+
+}  // namespace keys
+
+#endif  // HANDLER_BASE_BOUNDED_CACHE_H_

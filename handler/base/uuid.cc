@@ -1,0 +1,56 @@
+#include "handler/base/uuid.h"
+
+namespace keys {
+namespace {
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+constexpr size_t kLength = 36;
+
+constexpr bool IsHyphenPlace(size_t place) {
+  return place == 8 || place == 13 || place == 18 || place == 23;
+}
+
+}  // namespace
+
+std::optional<Uuid> ParseUuid(std::string_view text) {
+  if (text.size() != kLength) return std::nullopt;
+  Uuid uuid;
+  size_t byte = 0;
+  for (size_t i = 0; i < kLength;) {
+    if (IsHyphenPlace(i)) {
+      if (text[i] != '-') return std::nullopt;
+      ++i;
+      continue;
+    }
+    const int high = HexDigit(text[i]);
+    const int low = HexDigit(text[i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    uuid.bytes[byte++] = static_cast<unsigned char>(high << 4 | low);
+    i += 2;
+  }
+  return uuid;
+}
+
+void FormatUuid(const Uuid& uuid, char* out) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  size_t place = 0;
+  for (const unsigned char byte : uuid.bytes) {
+    if (IsHyphenPlace(place)) out[place++] = '-';
+    out[place++] = kDigits[byte >> 4];
+    out[place++] = kDigits[byte & 15];
+  }
+}
+
+std::string ToString(const Uuid& uuid) {
+  std::string text(kLength, '\0');
+  FormatUuid(uuid, text.data());
+  return text;
+}
+
+}  // namespace keys

@@ -1,0 +1,61 @@
+#!/usr/bin/python3
+"""Counting in partitions, as the README says how to ("When one machine is not enough")."""
+
+import pathlib
+import re
+import textwrap
+import unittest
+
+from tests.support.cluster import Cluster
+from tests.support.stack import ROOT
+
+USERS = [f"0a0a0a0a-0000-4000-8000-{number:012x}" for number in range(40)]
+
+
+def from_the_readme():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## When one machine is not enough")[1]
+    block = textwrap.dedent(re.search(r"```sql\n(.*?)```", section, re.S)[1])
+    return block.replace("/usr/share/keys-fcgi/", f"{ROOT}/")
+
+
+class PartitionsTest(unittest.TestCase):
+    def counts_in_partitions(self, cluster, administrator):
+        """Applies the README's block to a cluster with sql/ on it and asks for keys."""
+        cluster.psql(from_the_readme(), user=administrator)
+        token = {}
+        for user in USERS:
+            session = "5e550000" + user[8:]
+            cluster.psql(f"INSERT INTO auth.users (id) VALUES ('{user}')")
+            cluster.psql(f"INSERT INTO auth.sessions (id, user_id) VALUES ('{session}', '{user}')")
+            token[user] = cluster.mint("--user", user, "--session", session)
+        self.assertEqual({cluster.ask(one)[0] for one in token.values()}, {200})
+        self.assertEqual([cluster.ask(token[USERS[0]])[0] for _ in range(10)], [200] * 9 + [429])
+        partitions = cluster.psql("SELECT count(DISTINCT tableoid), count(*) FROM request_counts")
+        self.assertEqual(partitions, f"8|{len(USERS)}")
+        cluster.psql("UPDATE request_counts SET minute_ends = now(), day_ends = now()")
+        cluster.psql((ROOT / "sql" / "sweep.sql").read_text(encoding="utf-8"), user="keys_sweeper")
+        self.assertEqual(cluster.psql("SELECT count(*) FROM request_counts"), "0")
+        self.assertEqual(cluster.apply_sql(user=administrator), "")
+
+    def test_requests_are_counted_in_partitions_as_in_one_table(self):
+        with Cluster() as cluster:
+            cluster.apply_sql()
+            self.counts_in_partitions(cluster, administrator=None)
+
+    def test_on_supabase_the_rest_interface_reaches_no_partition(self):
+        with Cluster(owner="supabase_admin") as cluster:
+            cluster.psql(pathlib.Path(__file__).with_name("supabase_auth.sql").read_text(encoding="utf-8"))
+            cluster.apply_sql(user="postgres")
+            self.counts_in_partitions(cluster, administrator="postgres")
+            reached = cluster.psql(
+                """
+                SELECT r.rolname, c.oid::regclass FROM pg_roles r, pg_class c
+                WHERE r.rolname IN ('anon', 'authenticated') AND c.relname LIKE 'request_counts%' AND c.relkind IN ('r', 'p')
+                    AND has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"""
+            )
+            self.assertEqual(reached, "")
+            self.assertEqual(cluster.psql("SELECT count(*) FROM pg_class WHERE relname LIKE 'request_counts\\__'"), "8")
+
+
+if __name__ == "__main__":
+    unittest.main()

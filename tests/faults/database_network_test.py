@@ -1,0 +1,234 @@
+#!/usr/bin/python3
+"""The way to PostgreSQL fails, by TCP: hosts that are silent, refuse, cut or let in and then fail (issue 6, 1 and 2)."""
+
+import contextlib
+import threading
+import time
+import unittest
+
+from tests.support.database_faults import (
+    DEADLINE,
+    RECOVERY,
+    SETTINGS,
+    SLACK,
+    TRANSITION,
+    DatabaseFaults,
+    login_rule,
+    report,
+)
+from tests.support.handler_process import Handler
+from tests.support.database_proxy import DatabaseProxy
+from tests.support.fastcgi import Peer, request
+from tests.support.users import User, lift_limits
+from tests.support.stack import Stack
+
+REFUSED = 5  # seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # outage.h
+
+
+def setUpModule():
+    global stack, user
+    stack = unittest.enterModuleContext(Stack(SETTINGS, workers=1))
+    lift_limits(stack)
+    user = User(stack, tier="pro", keys=2)
+
+
+def postgres_socket(of):
+    return f"{of.env['PGHOST']}/.s.PGSQL.{of.env['PGPORT']}"
+
+
+class OverTcp(DatabaseFaults):
+    """A pool that reaches the first stack's PostgreSQL by a TCP proxy that the test commands."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.user = user
+        cls.first_proxy = cls.enterClassContext(DatabaseProxy(postgres_socket(stack)))
+        cls.second_proxy = cls.enterClassContext(DatabaseProxy(postgres_socket(stack)))
+        shared = {name: stack.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
+        shared[
+            "KEYS_DATABASE_URL"
+        ] = f"postgresql://keys_runtime@127.0.0.1:{cls.first_proxy.port},127.0.0.1:{cls.second_proxy.port}/keys"
+        cls.stack = cls.enterClassContext(Stack(SETTINGS | shared))
+
+    def setUp(self):
+        super().setUp()
+        # Whatever the last test left: every process begins on the first proxy.
+        with self.second_proxy.refusing():
+            self.second_proxy.cut()
+            self.stack.wait_until(
+                lambda: len(self.first_proxy.pairs) == len(self.pool) and self.is_prepared(), what="the first proxy"
+            )
+
+    def is_prepared(self):
+        # The last that a connection said: its preparation, or a lookup. One is the other pool's.
+        states = stack.psql(
+            "SELECT state = 'idle' AND query LIKE 'WITH account%' FROM pg_stat_activity WHERE usename = 'keys_runtime'"
+        ).split()
+        return states == ["t"] * (len(self.pool) + 1)
+
+    def test_a_black_holed_connection_shows_as_503_by_the_deadline_and_the_next_host_is_found(self):
+        with self.load() as load:
+            load.wait_for(200)
+            with self.first_proxy.black_hole():
+                lost = time.monotonic()
+                self.refusals_are_answered()
+                # What is on its way to the dead host waits for its deadline.
+                load.wait_for(200, count=40, timeout=20)
+                self.recovered(load, "one of two hosts black-holed", lost, within=DEADLINE + 2 * RECOVERY + SLACK)
+        self.assertGreater(load.statuses()[503], 0)
+
+    def test_black_holed_altogether_it_answers_503_and_recovers(self):
+        with self.load() as load:
+            load.wait_for(200)
+            with self.first_proxy.black_hole(), self.second_proxy.black_hole():
+                load.wait_for(503, count=6)
+                self.refusals_are_answered()
+                self.unavailable(self.user.get(self.stack))
+                time.sleep(1.5)
+            self.recovered(load, "black-holed TCP", time.monotonic(), within=2 * RECOVERY + SLACK)
+
+    def test_cut_connections_lose_no_request(self):
+        with self.load() as load:
+            load.wait_for(200)
+            for proxy in (self.first_proxy, self.second_proxy, self.first_proxy):
+                proxy.cut()
+                load.wait_for(200)
+            self.recovered(load, "TCP connections cut", time.monotonic())
+        self.assertEqual(load.lost, [])
+
+    def test_deallocated_statements_are_prepared_again(self):
+        before = self.stack.handler_log().count("statement_prepared_again")
+        self.first_proxy.say("DEALLOCATE ALL")
+        self.second_proxy.say("DEALLOCATE ALL")
+        self.stack.wait_until(
+            lambda: not self.first_proxy.swallow and not self.second_proxy.swallow, what="the deallocation"
+        )
+        answers = [self.user.get(self.stack).status for _ in range(12)]
+        self.assertEqual(answers, [200] * 12)
+        self.assertGreater(self.stack.handler_log().count("statement_prepared_again"), before)
+
+
+class OneProcess(unittest.TestCase):
+    """A single process on a proxy of its own, so that each of its attempts is seen."""
+
+    @contextlib.contextmanager
+    def handler(self, user="keys_runtime", hosts=1):
+        with DatabaseProxy(postgres_socket(stack)) as self.proxy:
+            url = f"postgresql://{user}@{','.join([f'127.0.0.1:{self.proxy.port}'] * hosts)}/keys"
+            with Handler(stack, settings={"KEYS_DATABASE_URL": url}) as handler:
+                yield handler
+
+    @contextlib.contextmanager
+    def load(self, handler):
+        """(status, seconds) of each answer to four clients that ask meanwhile."""
+        answers, ended = [], threading.Event()
+
+        def ask():
+            with Peer(handler.socket) as peer:
+                while not ended.wait(0.002):
+                    began = time.monotonic()
+                    peer.send(request(user.token))
+                    answers.append((peer.answer()[0], time.monotonic() - began))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield answers
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    def outage_lines(self, handler):
+        return [line for line in handler.log().splitlines() if " request id=" not in line]
+
+    def test_a_host_that_refuses_is_tried_with_growing_jittered_pauses_off_the_request_path(self):
+        with self.handler() as handler:
+            handler.await_good(user.token)
+            with self.load(handler) as answers:
+                with self.proxy.refusing():
+                    began = time.monotonic()
+                    self.proxy.cut()
+                    time.sleep(REFUSED)
+                mended = time.monotonic()
+                handler.await_good(user.token)
+                back = time.monotonic() - mended
+            attempts = [one for one in self.proxy.arrivals if began <= one <= mended]
+            told = [line for line in self.outage_lines(handler) if TRANSITION.search(line)]
+        gaps = [after - before for before, after in zip(attempts, attempts[1:], strict=False)]
+        pauses = [min(FIRST_PAUSE * 2**number, LONGEST_PAUSE) for number in range(len(gaps))]
+        self.assertGreaterEqual(len(gaps), 6)
+        self.assertLessEqual(len(gaps), 14)
+        for gap, pause in zip(gaps, pauses, strict=True):
+            self.assertGreater(gap, pause * 0.45)
+            self.assertLess(gap, pause + SLACK)
+        jitter = [gap / pause for gap, pause in zip(gaps, pauses, strict=True)]
+        self.assertGreater(max(jitter) - min(jitter), 0.05, gaps)
+        self.assertLess(back, LONGEST_PAUSE + SLACK)
+        # It connected at its start, was cut off, found nobody and is back.
+        self.assertEqual(len(told), 4, told)
+        self.assertEqual({status for status, _ in answers}, {200, 503})
+        self.assertLess(max(seconds for _, seconds in answers), 0.5 + SLACK)
+        report(
+            f"host refuses for {REFUSED} s", f"{len(attempts)} attempts, {gaps[0]:.2f} to {gaps[-1]:.2f} s apart", back
+        )
+
+    def test_a_lookup_is_sent_twice_at_most(self):
+        # With a host that is yet to be tried, nothing else keeps it from a third time.
+        with self.handler(hosts=3) as handler:
+            handler.await_good(user.token)
+            with self.proxy.cutting_lookups():
+                self.assertEqual(handler.ask(user.token)[0], 503)
+                self.assertEqual(self.proxy.lookups, 2)
+            handler.await_good(user.token)
+
+    def test_a_server_that_lets_us_in_and_fails_each_statement_is_met_with_backoff_too(self):
+        with self.handler() as handler:
+            handler.await_good(user.token)
+            with self.load(handler) as answers:
+                stack.psql("ALTER ROLE keys_runtime SET default_transaction_read_only = on")
+                try:
+                    before = len(self.proxy.arrivals)
+                    self.proxy.cut()
+                    time.sleep(3)
+                    attempts = len(self.proxy.arrivals) - before
+                finally:
+                    stack.psql("ALTER ROLE keys_runtime RESET default_transaction_read_only")
+                mended = time.monotonic()
+                handler.await_good(user.token)
+                back = time.monotonic() - mended
+            lines = self.outage_lines(handler)
+        self.assertGreater(attempts, 2)
+        self.assertLessEqual(attempts, 10)
+        self.assertLess(back, LONGEST_PAUSE + SLACK)
+        told = [line for line in lines if TRANSITION.search(line)]
+        self.assertLessEqual(len(told), 5, told)
+        self.assertLessEqual(len(lines), 60, lines)
+        self.assertTrue(any("sqlstate=25006" in line for line in lines))
+        self.assertEqual({status for status, _ in answers}, {200, 503})
+        self.assertLess(max(seconds for _, seconds in answers), DEADLINE + SLACK)
+        report("every statement fails for 3 s", f"{attempts} attempts, {len(lines)} lines", back)
+
+    def test_a_wrong_password_shows_as_503_until_it_is_right_and_is_told_to_nobody(self):
+        stack.psql("CREATE ROLE keys_guest LOGIN PASSWORD 'the-right-one' IN ROLE keys_runtime")
+        with login_rule(stack, "local all keys_guest scram-sha-256"), self.handler(
+            user="keys_guest:mistyped"
+        ) as handler:
+            for _ in range(20):
+                status, headers, body = handler.ask(user.token)
+                self.assertEqual(status, 503)
+                self.assertGreater(int(headers["retry-after"]), 0)
+                self.assertNotRegex(body.decode(), "password|keys_guest|mistyped|28P01")
+                self.assertEqual(handler.ask()[0], 401)
+            self.assertIn("database_unreachable sqlstate=28P01", handler.log())
+            stack.psql("ALTER ROLE keys_guest PASSWORD 'mistyped'")
+            mended = time.monotonic()
+            handler.await_good(user.token)
+            report("a wrong password", "all 503", time.monotonic() - mended)
+            self.assertNotIn("mistyped", handler.log())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,214 @@
+#!/usr/bin/python3
+"""What a pool tells about itself: /metrics of all its processes, a log line a request, Server-Timing."""
+
+import os
+import pathlib
+import re
+import signal
+import unittest
+
+from tests import fastcgi
+from tests.support.users import User, lift_limits
+from tests.support.cluster import HANDLER
+from tests.support.stack import Stack, stopped
+
+TIMING = re.compile(r"^token;dur=(\d+\.\d{3}), db;dur=(\d+\.\d{3}), total;dur=(\d+\.\d{3})$")
+FIELDS = "id user status code rule token_us database_us total_us cache".split()
+
+
+def setUpModule():
+    global stack, user
+    stack = unittest.enterModuleContext(Stack(settings={"KEYS_SERVER_TIMING": "on"}))
+    lift_limits(stack)
+    user = User(stack, tier="pro", keys=1)
+
+
+def samples(text):
+    """Each sample of Prometheus' text format: name and labels -> value."""
+    return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
+
+
+def scrape():
+    return samples(stack.get("/metrics", url=stack.status_url).body.decode())
+
+
+def answered(found):
+    return sum(value for name, value in found.items() if name.startswith("keys_requests_total"))
+
+
+def scrape_each():
+    """What each process shows, one after the other: the rest is stopped meanwhile and cannot answer."""
+    shown = {}
+    for pid in stack.worker_pids():
+        others = [other for other in stack.worker_pids() if other != pid]
+        with stopped(*others), fastcgi.Peer(stack.socket) as peer:
+            peer.send(fastcgi.request(KEYS_STATUS_PAGE="metrics", REQUEST_ID="req_each"))
+            shown[pid] = samples(peer.answer()[2].decode())
+    return shown
+
+
+class PoolMetricsTest(unittest.TestCase):
+    def setUp(self):
+        # A process counts its connection to the database within a second.
+        self.settle(lambda found: found["keys_database_reconnects_total"] >= 2)
+
+    def settle(self, holds=lambda found: True):
+        """The counters once the pool is whole: two processes, connected."""
+
+        def whole():
+            found = scrape()
+            return found if found["keys_processes"] == found["keys_database_connected"] == 2 and holds(found) else None
+
+        return stack.wait_until(whole, what="two connected processes")
+
+    def ask(self):
+        """Ten lists and three refusals; the counters when they have counted them."""
+        before = answered(scrape())
+        for _ in range(10):
+            self.assertEqual(user.get().status, 200)
+        for _ in range(3):
+            self.assertEqual(stack.get().status, 401)
+        return self.settle(lambda found: answered(found) == before + 13)
+
+    def test_every_process_shows_the_sum_of_the_pool(self):
+        before = scrape()
+        self.ask()
+        shown = list(scrape_each().values())
+        self.assertEqual(len(shown), 2)
+        self.assertEqual(shown[0], shown[1])
+        for code, count in (('status="200",code="ok"', 10), ('status="401",code="missing_api_key"', 3)):
+            name = f"keys_requests_total{{{code}}}"
+            self.assertEqual(shown[0][name] - before[name], count)
+
+    def test_a_killed_process_takes_nothing_away(self):
+        before = self.ask()
+        victim = stack.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        after = self.settle(
+            lambda found: found["keys_database_reconnects_total"] > before["keys_database_reconnects_total"]
+        )
+        self.assertNotIn(victim, stack.worker_pids())
+        self.assert_grown(before, after)
+        self.ask()
+        self.assertEqual(*scrape_each().values())
+
+    def test_a_replaced_pool_goes_on_counting(self):
+        before, old = self.ask(), stack.worker_pids()
+        stack.run("tools/replace-pool")
+        self.assertEqual(set(old) & set(stack.worker_pids()), set())
+        after = self.settle()
+        self.assert_grown(before, after)
+        self.assertEqual(answered(after), answered(before))
+        self.ask()
+        self.assertEqual(*scrape_each().values())
+
+    def assert_grown(self, before, after):
+        self.assertEqual(set(before), set(after))
+        self.assertEqual([name for name in before if after[name] < before[name]], [])
+
+    def test_the_counters_of_another_version_are_left_to_its_processes(self):
+        # As if the processes that run were of a version with a shorter file.
+        path = pathlib.Path(stack.place, "pool", "metrics")
+        owner = path.stat()
+        other = path.with_name("other")
+        content = b"another layout" * 7
+        other.write_bytes(content)
+        os.chown(other, owner.st_uid, owner.st_gid)
+        other.replace(path)
+        with open(path, "rb") as file:
+            stack.run("tools/replace-pool")
+            self.settle()
+            self.assertEqual(file.read(), content)
+            self.assertEqual(os.fstat(file.fileno()).st_nlink, 0, "exchanged")
+        self.ask()
+        self.assertEqual(*scrape_each().values())
+
+    def test_the_text_is_what_prometheus_reads(self):
+        self.ask()
+        text = stack.get("/metrics", url=stack.status_url).body.decode()
+        types = dict(re.findall(r"^# TYPE (\w+) (counter|gauge|histogram)$", text, re.M))
+        self.assertEqual(set(types), set(re.findall(r"^# HELP (\w+) \S", text, re.M)))
+        for line in text.splitlines():
+            if not line.startswith("#"):
+                name = re.match(r"\w+", line)[0]
+                with self.subTest(line):
+                    self.assertIn(re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name), types)
+        found = samples(text)
+        buckets = [value for name, value in found.items() if "_bucket" in name]
+        self.assertEqual(buckets, sorted(buckets))
+        self.assertEqual({buckets[-1], found["keys_request_duration_seconds_count"]}, {answered(found)})
+
+
+class RequestLogTest(unittest.TestCase):
+    def logged(self, answer):
+        """The fields of the request's line, in order."""
+        line = re.compile(rf"^\S+Z info request (id={answer.headers['x-request-id']} .*)$", re.M)
+        found = stack.wait_until(lambda: line.search(stack.handler_log()), what="its log line")
+        fields = dict(word.split("=", 1) for word in found[1].split(" "))
+        self.assertEqual(list(fields), FIELDS)
+        for name in ("token_us", "database_us", "total_us"):
+            self.assertRegex(fields[name], r"^\d+$")
+        return fields
+
+    def test_a_list(self):
+        newcomer = User(stack, tier="pro")
+        answers = [newcomer.get() for _ in range(5)]
+        logged = [self.logged(answer) for answer in answers]
+        for fields in logged:
+            self.assertEqual(
+                [fields[name] for name in ("user", "status", "code", "rule")], [newcomer.id, "200", "ok", "-"]
+            )
+            self.assertGreater(int(fields["database_us"]), 0)
+            parts = int(fields["token_us"]) + int(fields["database_us"])
+            self.assertGreaterEqual(int(fields["total_us"]) + 2, parts, "whole microseconds")
+        # Each of the two processes verifies a signature once, and remembers it.
+        cache = [fields["cache"] for fields in logged]
+        self.assertEqual(cache[0], "miss")
+        self.assertIn(cache.count("miss"), (1, 2))
+
+    def test_a_refusal(self):
+        fields = self.logged(stack.get())
+        self.assertEqual(
+            [fields[name] for name in ("user", "status", "code", "database_us", "cache")],
+            ["-", "401", "missing_api_key", "0", "miss"],
+        )
+
+    def test_a_signed_out_session(self):
+        gone = User(stack)
+        stack.psql(f"DELETE FROM auth.sessions WHERE id = '{gone.session}'")
+        fields = self.logged(gone.get())
+        self.assertEqual(
+            [fields[name] for name in ("user", "status", "code", "rule")],
+            [gone.id, "401", "invalid_session", "session_not_live"],
+        )
+
+    def test_server_timing_is_the_log_lines_figures(self):
+        answer = user.get()
+        found = TIMING.match(answer.headers["server-timing"])
+        fields = self.logged(answer)
+        microseconds = [round(float(value) * 1000) for value in found.groups()]
+        self.assertEqual(microseconds, [int(fields[name]) for name in ("token_us", "database_us", "total_us")])
+
+    def test_server_timing_stands_on_what_the_database_was_asked_for_alone(self):
+        gone = User(stack)
+        stack.psql(f"DELETE FROM auth.sessions WHERE id = '{gone.session}'")
+        self.assertRegex(gone.get().headers["server-timing"], TIMING)
+        self.assertNotIn("server-timing", stack.get().headers)
+
+    def test_server_timing_is_off_unless_it_is_on(self):
+        for setting, count in (
+            ({"KEYS_SERVER_TIMING": "on"}, 1),
+            ({"KEYS_SERVER_TIMING": "off"}, 0),
+            ({"KEYS_SERVER_TIMING": ""}, 0),
+        ):
+            with self.subTest(setting):
+                request = {"REQUEST_METHOD": "GET", "HTTP_COOKIE": f"sb-access-token={user.token}"}
+                head = stack.run(str(HANDLER), env=request | setting | {"KEYS_METRICS_FILE": ""}).stdout.partition(
+                    "\n\n"
+                )[0]
+                self.assertIn("X-RateLimit-Limit:", head)
+                self.assertEqual(head.count("Server-Timing:"), count)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,124 @@
+#!/usr/bin/python3
+"""tools/refresh-jwks: a good set replaces the file in one step; whatever fails leaves it as it was."""
+
+import http.server
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import threading
+import unittest
+
+from tests.support.cluster import HANDLER
+from tests.support.stack import ROOT, bare_environment
+
+# RFC 7515 appendix A.3.1's key, public half.
+GOOD = {
+    "kty": "EC",
+    "crv": "P-256",
+    "kid": "rfc7515-a3",
+    "alg": "ES256",
+    "use": "sig",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+}
+OLD = json.dumps({"keys": [GOOD | {"kid": "old"}]})
+
+
+class Issuer(http.server.BaseHTTPRequestHandler):
+    answer = (200, "")
+
+    def do_GET(self):
+        status, body = Issuer.answer
+        self.send_response(status)
+        if status in (301, 302):
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body.encode())))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+class RefreshJwksTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        cls.addClassCleanup(server.server_close)
+        cls.addClassCleanup(server.shutdown)
+        cls.url = f"http://127.0.0.1:{server.server_address[1]}/jwks.json"
+
+    def setUp(self):
+        self.directory = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="keys-jwks-")))
+        self.file = self.directory / "jwks.json"
+        self.file.write_text(OLD, encoding="utf-8")
+
+    def refresh(self, answer=None, url=None):
+        Issuer.answer = answer
+        return subprocess.run(
+            ["tools/refresh-jwks", url or self.url, self.file],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=bare_environment() | {"HANDLER_PROGRAM": str(HANDLER)},
+            timeout=60,
+        )
+
+    def test_a_good_set_replaces_the_old_one(self):
+        before = self.file.stat().st_ino
+        body = json.dumps({"keys": [GOOD]})
+        done = self.refresh((200, body))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.file.read_text(encoding="utf-8"), body)
+        self.assertNotEqual(self.file.stat().st_ino, before, "replaced, not rewritten")
+        self.assertEqual(self.file.stat().st_mode & 0o777, 0o644)
+        self.assertIn("rfc7515-a3", done.stderr)
+
+    def test_the_same_set_leaves_the_file_untouched(self):
+        before = self.file.stat()
+        self.assertEqual(self.refresh((200, OLD)).returncode, 0)
+        self.assertEqual(self.file.stat().st_ino, before.st_ino)
+
+    def test_the_first_fetch_makes_the_file(self):
+        self.file.unlink()
+        self.assertEqual(self.refresh((200, OLD)).returncode, 0)
+        self.assertEqual(self.file.read_text(encoding="utf-8"), OLD)
+
+    def test_every_failure_leaves_the_old_file(self):
+        for what, answer in {
+            "server error": (500, OLD),
+            "not found": (404, "{}"),
+            "redirect": (302, ""),
+            "empty body": (200, ""),
+            "no JSON": (200, "<html>"),
+            "cut off": (200, OLD[:-5]),
+            "no keys": (200, '{"keys":[]}'),
+            "two keys of one kid": (200, json.dumps({"keys": [GOOD, GOOD]})),
+            "point off the curve": (200, json.dumps({"keys": [GOOD | {"y": GOOD["x"]}]})),
+            "too large": (200, json.dumps({"keys": [GOOD], "padding": "x" * 70000})),
+        }.items():
+            with self.subTest(what):
+                done = self.refresh(answer)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn("the keys stay as they are", done.stderr)
+                self.assertEqual(self.file.read_text(encoding="utf-8"), OLD)
+                self.assertEqual(os.listdir(self.directory), ["jwks.json"], "nothing is left behind")
+
+    def test_nobody_there_leaves_the_old_file(self):
+        done = self.refresh(url="http://127.0.0.1:1/jwks.json")
+        self.assertEqual((done.returncode, self.file.read_text(encoding="utf-8")), (1, OLD))
+
+    def test_only_https_is_fetched_from_elsewhere(self):
+        for url in ("http://issuer.example/jwks.json", "file:///etc/passwd", "http://127.0.0.1.example/", ""):
+            with self.subTest(url):
+                command = ["tools/refresh-jwks", url, str(self.file)]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=60)
+                self.assertEqual(done.returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,93 @@
+#include "handler/database/conninfo.h"
+
+#include <doctest/doctest.h>
+#include <libpq-fe.h>
+
+#include <memory>
+#include <stdexcept>
+
+namespace keys {
+namespace {
+
+TEST_CASE("each host of the list is a target of its own") {
+  const struct {
+    const char* url;
+    std::vector<std::pair<std::string, std::string>> hosts;  // and ports
+  } rows[] = {
+      {"host=/nowhere/a dbname=x", {{"/nowhere/a", "5432"}}},
+      {"postgresql://u@/x?host=/nowhere/a&port=7", {{"/nowhere/a", "7"}}},
+      {"host=/nowhere/a,/nowhere/b port=1,2", {{"/nowhere/a", "1"}, {"/nowhere/b", "2"}}},
+      {"host=/nowhere/a,/nowhere/b port=9", {{"/nowhere/a", "9"}, {"/nowhere/b", "9"}}},
+      {"postgresql://u@127.0.0.1:1,127.0.0.2:2/x", {{"127.0.0.1", "1"}, {"127.0.0.2", "2"}}},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.url);
+    const Conninfo conninfo(row.url);
+    REQUIRE(conninfo.hosts() == row.hosts.size());
+    for (size_t i = 0; i < row.hosts.size(); ++i) {
+      const std::unique_ptr<PGconn, decltype(&PQfinish)> connection(conninfo.StartConnect(i),
+                                                                    &PQfinish);
+      REQUIRE(connection);
+      CHECK(row.hosts[i].first == PQhost(connection.get()));
+      CHECK(row.hosts[i].second == PQport(connection.get()));
+    }
+  }
+}
+
+TEST_CASE("a URL that cannot be right is refused with a reason that quotes nothing of a password") {
+  for (const char* const url :
+       {"postgresql://u:hunter2@[::1/x", "host=a nonsense=hunter2", "host", "password=my hunter2",
+        "postgresql://u:p%zzhunter2@h/x", "postgresql://u:hunter2/ret@h/x",
+        "postgresql://u:p@hunter2@h/x", "port=hunter2", "host=a,hunter2@b"}) {
+    CAPTURE(url);
+    try {
+      const Conninfo conninfo(url);
+      FAIL_CHECK("accepted");
+    } catch (const std::runtime_error& error) {
+      const std::string what = error.what();
+      CHECK(what.starts_with("KEYS_DATABASE_URL: "));
+      CHECK(what.size() > 20);
+      CHECK(what.find('\n') == std::string::npos);
+      CHECK(what.find("hunter2") == std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a directory and an abstract socket are hosts, with an @ or without") {
+  for (const char* const url : {"host=@abstract", "host=/run/a@b", "host=/run/a,@b port=1,"}) {
+    CAPTURE(url);
+    CHECK_NOTHROW(Conninfo{url});
+  }
+}
+
+TEST_CASE("a message becomes one line") {
+  CHECK(OneLine(nullptr).empty());
+  CHECK(OneLine("") == "");
+  CHECK(OneLine("one\n") == "one");
+  CHECK(OneLine("one\n\ttwo\n\n") == "one \ttwo");
+}
+
+TEST_CASE("the SQLSTATE of a failed attempt is found in libpq's words") {
+  const struct {
+    const char* message;
+    const char* sqlstate;
+  } rows[] = {
+      {"connection to server at \"127.0.0.1\", port 5432 failed: FATAL:  28P01: password "
+       "authentication "
+       "failed for user \"x\" LOCATION:  auth_failed, auth.c:331",
+       "28P01"},
+      {"connection failed: FATAL:  53300: sorry, too many clients already", "53300"},
+      {"connection failed: Connection refused", ""},
+      {"connection failed: FATAL:  sorry, in plain words", ""},
+      {"at host:  failed: FATAL:  57P03: the database system is starting up", "57P03"},
+      {"FATAL:  57P", ""},
+      {"", ""},
+  };
+  for (const auto& row : rows) {
+    CAPTURE(row.message);
+    CHECK(SqlStateIn(row.message) == row.sqlstate);
+  }
+}
+
+}  // namespace
+}  // namespace keys
