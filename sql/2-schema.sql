@@ -1,5 +1,23 @@
--- The tables of the service. Can be applied again: it creates tables that are missing and never drops. A column
+-- The tables of the service. Can be applied again: it creates tables that are missing and never drops one. A column
 -- that comes later is an ALTER TABLE … ADD COLUMN IF NOT EXISTS behind its table.
+--
+-- Row security is on for every table, with policies for the roles of the service alone, from the transaction that
+-- makes the table: other roles see no row, whatever they are granted (Supabase grants new tables to everybody's
+-- anon), and the service sees its rows, whoever switches row security on. The owner, superusers and roles with
+-- BYPASSRLS pass. A role of your own that writes api_keys or accounts needs a policy beside its grant.
+SELECT to_regrole('keys_owner') IS NULL AS owner_wanted,
+    to_regrole('keys_runtime') IS NULL AS runtime_wanted,
+    to_regrole('keys_sweeper') IS NULL AS sweeper_wanted \gset
+\if :owner_wanted
+CREATE ROLE keys_owner NOLOGIN;
+\endif
+\if :runtime_wanted
+CREATE ROLE keys_runtime LOGIN NOINHERIT;
+\endif
+\if :sweeper_wanted
+CREATE ROLE keys_sweeper LOGIN NOINHERIT;
+\endif
+
 BEGIN;
 SET LOCAL client_min_messages = warning;  -- "already exists, skipping" is no news
 
@@ -12,6 +30,9 @@ CREATE TABLE IF NOT EXISTS public.tiers (
     CONSTRAINT tiers_day_holds_a_minute
         CHECK (requests_per_day BETWEEN requests_per_minute AND 1000000000)
 );
+ALTER TABLE public.tiers ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS tiers_for_the_service ON public.tiers;
+CREATE POLICY tiers_for_the_service ON public.tiers FOR SELECT TO keys_runtime USING (true);
 COMMENT ON TABLE public.tiers IS 'What each tier allows; a changed row counts from the next request on';
 COMMENT ON COLUMN public.tiers.name IS 'As published: free or pro';
 COMMENT ON COLUMN public.tiers.requests_per_minute IS 'Requests in 60 s, counted from a window''s first';
@@ -25,6 +46,9 @@ CREATE TABLE IF NOT EXISTS public.default_tier (
         CONSTRAINT default_tier_exists REFERENCES public.tiers,
     CONSTRAINT default_tier_is_free CHECK (name = 'free')
 );
+ALTER TABLE public.default_tier ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS default_tier_for_its_owner ON public.default_tier;
+CREATE POLICY default_tier_for_its_owner ON public.default_tier TO keys_owner USING (true);
 COMMENT ON TABLE public.default_tier IS
     'One row, read by nobody: its foreign key keeps the tier of users without an account from being deleted';
 COMMENT ON COLUMN public.default_tier.name IS 'The tier of users who have no row in accounts';
@@ -36,6 +60,11 @@ CREATE TABLE IF NOT EXISTS public.accounts (
     tier text NOT NULL DEFAULT 'free' CONSTRAINT accounts_tier_exists REFERENCES public.tiers,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+-- For the foreign key, and to count the users of a tier. Unique as user_id is.
+CREATE UNIQUE INDEX IF NOT EXISTS accounts_of_tier ON public.accounts (tier, user_id);
+ALTER TABLE public.accounts ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS accounts_for_the_service ON public.accounts;
+CREATE POLICY accounts_for_the_service ON public.accounts FOR SELECT TO keys_runtime USING (true);
 COMMENT ON TABLE public.accounts IS 'The tier a user has bought; no row: free';
 COMMENT ON COLUMN public.accounts.user_id IS
     'auth.users.id; no foreign key, because the auth schema is Supabase''s to change';
@@ -68,6 +97,11 @@ CREATE TABLE IF NOT EXISTS public.api_keys (
 );
 -- The order of the list comes from this index; nothing is sorted.
 CREATE INDEX IF NOT EXISTS api_keys_listed ON public.api_keys (user_id, created_at, id);
+-- For the foreign key, and to count the keys of a tier. Unique as id is.
+CREATE UNIQUE INDEX IF NOT EXISTS api_keys_of_tier ON public.api_keys (tier, id);
+ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS api_keys_for_the_service ON public.api_keys;
+CREATE POLICY api_keys_for_the_service ON public.api_keys FOR SELECT TO keys_runtime USING (true);
 COMMENT ON TABLE public.api_keys IS 'API keys as metadata; a key itself is shown once, at creation, and never stored';
 COMMENT ON COLUMN public.api_keys.id IS 'Published identifier';
 COMMENT ON COLUMN public.api_keys.user_id IS 'Owner: auth.users.id, without a foreign key as in accounts';
@@ -95,8 +129,11 @@ CREATE UNLOGGED TABLE IF NOT EXISTS public.request_counts (
     day_limit integer NOT NULL,
     admitted boolean NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2);
+ALTER TABLE public.request_counts ENABLE ROW LEVEL SECURITY;
+DROP POLICY IF EXISTS request_counts_for_the_service ON public.request_counts;
+CREATE POLICY request_counts_for_the_service ON public.request_counts TO keys_runtime, keys_sweeper USING (true);
 COMMENT ON TABLE public.request_counts IS
-    'Rate limit: one row a user who made a request lately, two windows a row; swept by sql/sweep.sql';
+    'Rate limit: one row per user with a recent request, two windows per row; swept by sql/sweep.sql';
 COMMENT ON COLUMN public.request_counts.user_id IS 'Who is counted: auth.users.id';
 COMMENT ON COLUMN public.request_counts.minute_ends IS 'End of the minute window: its first request + 60 s';
 COMMENT ON COLUMN public.request_counts.day_ends IS 'End of the day window: its first request + 86,400 s';

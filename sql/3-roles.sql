@@ -1,20 +1,8 @@
--- Who may do what. keys_owner owns the tables and cannot log in; keys_runtime is the handler's and may
--- do what sql/list_keys.sql does, column by column, and nothing else: it can read no key's hash.
--- keys_sweeper deletes counts that have ended (sql/sweep.sql).
+-- Who may do what, after sql/2-schema.sql has made the roles. keys_owner owns the tables and cannot log in;
+-- keys_runtime is the handler's and may do what sql/list_keys.sql does, column by column, and nothing else: it can
+-- read no key's hash. keys_sweeper deletes counts that have ended (sql/sweep.sql).
 -- Can be applied again. On Supabase, set a password afterwards (README, "On a Supabase database").
-SELECT to_regrole('keys_owner') IS NULL AS owner_wanted,
-    to_regrole('keys_runtime') IS NULL AS runtime_wanted,
-    to_regrole('keys_sweeper') IS NULL AS sweeper_wanted,
-    to_regrole('anon') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL AS on_supabase \gset
-\if :owner_wanted
-CREATE ROLE keys_owner NOLOGIN;
-\endif
-\if :runtime_wanted
-CREATE ROLE keys_runtime LOGIN NOINHERIT;
-\endif
-\if :sweeper_wanted
-CREATE ROLE keys_sweeper LOGIN NOINHERIT;
-\endif
+SELECT to_regrole('anon') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL AS on_supabase \gset
 BEGIN;
 SET LOCAL client_min_messages = warning;  -- "already a member" is no news
 COMMENT ON ROLE keys_owner IS 'Owns the tables of the keys service';
@@ -64,8 +52,14 @@ GRANT SELECT (user_id, tier) ON public.accounts TO keys_runtime;
 GRANT SELECT (id, user_id, key_prefix, name, tier, scopes, total_requests, last_used_at, created_at,
     expires_at, revoked_at) ON public.api_keys TO keys_runtime;
 GRANT SELECT, INSERT, UPDATE ON public.request_counts TO keys_runtime;
--- A row is locked before it is deleted, which takes the right to update some column.
-GRANT SELECT (user_id, minute_ends, day_ends), UPDATE (admitted), DELETE ON public.request_counts TO keys_sweeper;
+-- A row is found by its place, and locked before it is deleted, which takes the right to update some column.
+-- On partitions too (sql/partition_counts.sql): one by one, a page of a partition is read once.
+GRANT USAGE ON SCHEMA keys_private TO keys_sweeper;
+SELECT format('GRANT SELECT (ctid, minute_ends, day_ends), UPDATE (admitted), DELETE ON %s TO keys_sweeper', part)
+FROM (
+    SELECT 'public.request_counts'::regclass
+    UNION SELECT relid FROM pg_partition_tree('public.request_counts')
+) AS parts(part) \gexec
 
 -- One plan serves every user; planning anew each time costs more than the statement. It is index after index,
 -- whatever the statistics say: none may have been gathered when the plan is made, and it is kept.
@@ -77,4 +71,7 @@ ALTER ROLE keys_runtime SET enable_mergejoin = off;
 ALTER ROLE keys_runtime SET enable_material = off;
 ALTER ROLE keys_runtime SET enable_memoize = off;
 ALTER ROLE keys_runtime SET jit = off;
+-- What it writes is UNLOGGED. Yet a commit may wait for the disk or for a synchronous standby: pruning a page or setting
+-- a hint bit writes WAL where checksums or wal_log_hints are on.
+ALTER ROLE keys_runtime SET synchronous_commit = off;
 COMMIT;

@@ -48,6 +48,16 @@ class PlanTest(unittest.TestCase):
                     # The outer side of the only join: so counts are locked in the order of the users.
                     self.assertRegex(found, r"Nested Loop\n\s+->  Function Scan on asked\n")
 
+    def test_row_security_does_not_change_it(self):
+        with Cluster() as cluster:
+            cluster.apply_sql()
+            cluster.psql(INSERT_USERS.format(count=1))
+            tables = cluster.psql("SELECT oid::regclass FROM pg_class WHERE relrowsecurity").splitlines()
+            self.assertEqual(set(tables), {"tiers", "default_tier", "accounts", "api_keys", "request_counts"})
+            with_it = plan(cluster)
+            cluster.psql("".join(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY;" for table in tables))
+            self.assertEqual(with_it, plan(cluster))
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,5 +1,6 @@
 -- A database as a Supabase project has it, as far as the keys service meets it: the roles and their
--- attributes, the schema auth with its owners, grants and row security, what `public` grants by default.
+-- attributes, the schema auth with its owners, grants and row security, what `public` grants by default, and the
+-- event trigger that new projects are offered ("Enable automatic RLS").
 -- Applied by the superuser supabase_admin to an empty database `postgres` of a cluster of its own.
 -- Sources: github.com/supabase/postgres, migrations/db (initial schema, auth schema, demote-postgres,
 -- update-auth-permissions, revoke of supabase_auth_admin from postgres); github.com/supabase/auth,
@@ -119,3 +120,19 @@ CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql STABLE AS
     $$ SELECT nullif(current_setting('request.jwt.claim.sub', true), '')::uuid $$;
 
 RESET ROLE;
+
+CREATE FUNCTION public.enable_row_security() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog AS $$
+DECLARE
+    command record;
+BEGIN
+    FOR command IN SELECT * FROM pg_event_trigger_ddl_commands() LOOP
+        IF command.schema_name = 'public' AND command.object_type IN ('table', 'partitioned table') THEN
+            EXECUTE format('ALTER TABLE IF EXISTS %s ENABLE ROW LEVEL SECURITY', command.object_identity);
+        END IF;
+    END LOOP;
+END
+$$;
+ALTER FUNCTION public.enable_row_security() OWNER TO postgres;
+CREATE EVENT TRIGGER automatic_row_security ON ddl_command_end
+    WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO') EXECUTE FUNCTION public.enable_row_security();

@@ -23,6 +23,34 @@ UNION ALL SELECT 'policy', tablename, policyname, qual FROM pg_policies WHERE sc
 ORDER BY 1, 2, 3, 4
 """
 
+TABLES = ("api_keys", "accounts", "tiers", "default_tier", "request_counts")
+ROWS = {
+    "api_keys": f"(user_id, key_prefix, key_hash, name) VALUES ('{USER}', 'sk_live_bbbb', sha256('bbbb'), 'two')",
+    "accounts": f"(user_id, tier) VALUES ('{USER}', 'pro')",
+    "tiers": "VALUES ('pro', 1, 1)",
+    "default_tier": "VALUES ('free')",
+    "request_counts": "(user_id) VALUES (gen_random_uuid())",
+}
+OURS = "c.relnamespace IN ('public'::regnamespace, 'keys_private'::regnamespace)"
+ADVISOR = {
+    "row security is off": f"SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND {OURS}",
+    "row security without a policy": f"""SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND {OURS}
+        AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)""",
+    "a policy for others than our roles": f"""SELECT c.oid::regclass, p.polroles::regrole[] FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid
+        WHERE {OURS} AND NOT p.polroles <@ ARRAY['keys_owner', 'keys_runtime', 'keys_sweeper']::regrole[]::oid[]""",
+    "two policies for one role": f"""SELECT c.oid::regclass, r FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid, unnest(p.polroles) r
+        WHERE {OURS} AND EXISTS (SELECT FROM pg_policy o WHERE o.polrelid = c.oid AND o.oid <> p.oid AND r = ANY (o.polroles))""",
+    "a table without a primary key": f"""SELECT c.oid::regclass FROM pg_class c WHERE c.relkind IN ('r', 'p') AND {OURS}
+        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)""",
+    "a foreign key without an index": f"""SELECT f.conname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid
+        WHERE f.contype = 'f' AND {OURS} AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid
+            AND (string_to_array(i.indkey::text, ' ')::smallint[])[1:cardinality(f.conkey)] = f.conkey)""",
+    "an index that is never used": f"""SELECT i.indexrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+        JOIN pg_stat_user_indexes s USING (indexrelid) WHERE s.idx_scan = 0 AND NOT i.indisunique AND {OURS}""",
+    "a view with its owner's rights in public": """SELECT c.oid::regclass FROM pg_class c
+        WHERE c.relkind IN ('v', 'm') AND c.relnamespace = 'public'::regnamespace""",
+}  # fmt: skip
+
 
 def setUpModule():
     global cluster, before
@@ -108,6 +136,37 @@ class SupabaseTest(unittest.TestCase):
                         )
                         self.assertEqual(held, "f")
             self.assertEqual(cluster.psql(f"SELECT has_schema_privilege('{role}', 'keys_private', 'USAGE')"), "f")
+
+    def test_granted_everything_the_rest_interface_still_sees_and_writes_no_row(self):
+        """As after GRANT ALL ON ALL TABLES, which guides to Supabase suggest when something is denied."""
+        self.assertEqual(cluster.ask(self.token())[0], 200)  # a row in every table but accounts
+        rows = {table: cluster.psql(f"SELECT count(*) FROM public.{table}") for table in TABLES}
+        cluster.psql("BEGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated; COMMIT", user="postgres")
+        try:
+            for role in ("anon", "authenticated"):
+                for table in TABLES:
+                    with self.subTest(role=role, table=table):
+                        become = f"SET ROLE {role};"
+                        self.assertEqual(cluster.psql(f"{become} SELECT count(*) FROM public.{table}"), "0")
+                        self.assertEqual(cluster.psql(f"{become} DELETE FROM public.{table} RETURNING 1"), "")
+                        done = cluster.run_psql("-c", f"{become} INSERT INTO public.{table} {ROWS[table]}")
+                        self.assertIn("violates row-level security policy", done.stderr)
+            self.assertEqual({t: cluster.psql(f"SELECT count(*) FROM public.{t}") for t in TABLES}, rows)
+            self.assertEqual(cluster.ask(self.token())[0], 200)
+        finally:
+            self.assertEqual(cluster.apply_sql(user="postgres"), "")  # takes the grants back
+
+    def test_the_advisor_finds_nothing_to_say_about_our_tables(self):
+        # What github.com/supabase/splinter looks for, as far as tables, policies, indexes and functions go.
+        cluster.ask(self.token())
+        for complaint, query in ADVISOR.items():
+            with self.subTest(complaint):
+                found = cluster.psql(query + " AND c.relname NOT LIKE 'pg\\_%' ORDER BY 1")
+                self.assertEqual(found, "")
+        self.assertEqual(
+            cluster.psql("SELECT proname FROM pg_proc WHERE pronamespace IN ('public'::regnamespace, 'keys_private'::regnamespace)"),
+            "enable_row_security",
+        )
 
     def test_the_administrator_creates_keys_as_before(self):
         done = cluster.run_psql("-c", "SELECT count(*) FROM public.api_keys", user="postgres")
