@@ -16,7 +16,7 @@
 #include "handler/auth/key_files.h"
 #include "handler/base/log.h"
 #include "handler/config.h"
-#include "handler/database/conninfo.h"
+#include "handler/database/database_check.h"
 #include "handler/database/key_list.h"
 #include "handler/server.h"
 #include "version.h"

@@ -19,7 +19,7 @@ NOT_COUNTED = re.compile(r"ld-linux.*|lib[au]\w*san\.so\.\d+")
 ORDER = ("base", "auth", "database", "config", "api", "fastcgi", "server", "main")
 SIBLINGS = {("auth", "database"), ("database", "auth")}
 # Which files may include a C library's header.
-ONLY_IN = {"fcgiapp.h": {"fastcgi/connection.cc"}, "libpq-fe.h": {"database/pg_connection.cc", "database/conninfo.cc"}}
+ONLY_IN = {"fcgiapp.h": {"fastcgi/connection.cc"}, "libpq-fe.h": {"database/pg_connection.cc", "database/conninfo.cc", "database/database_check.cc"}}
 
 
 def tracked(*patterns):

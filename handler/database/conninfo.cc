@@ -119,25 +119,4 @@ PGconn* Conninfo::StartConnect(size_t host) const {
   return connection;
 }
 
-void CheckDatabase(const std::string& url, const std::string& sql) {
-  const Conninfo conninfo(url);  // before libpq could complain in its own words
-  const char* const names[] = {"dbname", "connect_timeout", nullptr};
-  const char* const values[] = {url.c_str(), "3", nullptr};
-  const std::unique_ptr<PGconn, decltype(&PQfinish)> connection(PQconnectdbParams(names, values, 1),
-                                                                &PQfinish);
-  const auto fail = [](const char* message) {
-    throw std::runtime_error("database: " + OneLine(message));
-  };
-  if (PQstatus(connection.get()) != CONNECTION_OK) fail(PQerrorMessage(connection.get()));
-  const auto run = [&](const char* statement, int count, const char* const* parameters) {
-    const std::unique_ptr<PGresult, decltype(&PQclear)> result(
-        PQexecParams(connection.get(), statement, count, nullptr, parameters, nullptr, nullptr, 0),
-        &PQclear);
-    if (PQresultStatus(result.get()) != PGRES_TUPLES_OK) fail(PQresultErrorMessage(result.get()));
-  };
-  run("SELECT set_config('statement_timeout', '3s', false)", 0, nullptr);
-  const char* const nobody[] = {"{}", "{}"};
-  run(sql.c_str(), 2, nobody);
-}
-
 }  // namespace keys

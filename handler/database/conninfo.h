@@ -31,10 +31,6 @@ class Conninfo {
   std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
 };
 
-// For --check: connects in the foreground and runs the statement `sql` for nobody, which takes
-// every right that it needs for somebody. Throws std::runtime_error that says what is wrong.
-void CheckDatabase(const std::string& url, const std::string& sql);
-
 // libpq's message without its line ends.
 std::string OneLine(const char* message);
 
