@@ -8,9 +8,11 @@ import unittest
 from tests.support.raw_http import ask
 from tests.support.stack import Stack
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 MEMBERS = [
     "time",
     "request_id",
+    "trace_id",
     "client",
     "protocol",
     "method",
@@ -53,6 +55,7 @@ class AccessLog(unittest.TestCase):
             line,
             {
                 "request_id": answer.headers["x-request-id"],
+                "trace_id": "",
                 "client": "127.0.0.1",
                 "protocol": "HTTP/1.1",
                 "method": "GET",
@@ -90,6 +93,52 @@ class AccessLog(unittest.TestCase):
         paths = ("/api/v1/nothing", "/api/v1/%22%5C%0A", "/a%3Fb")
         answers = [stack.get(path=path + "?q=1") for path in paths]
         self.assertEqual(tuple(line_of(answer)["path"] for answer in answers), paths)
+
+    def test_a_line_is_short_however_long_the_request(self):
+        long = ask(stack, f"{'M' * 15000} /api/v1/keys?{'q' * 15000} HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(line_of(long)["method"], "M" * 16)
+        long = ask(stack, f"GET /{'p' * 15000} HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(line_of(long)["path"], "/" + "p" * 255)
+
+    def test_a_well_formed_traceparent_is_followed_and_no_other(self):
+        """W3C Trace Context, sections 3.2.2 and 4.3."""
+        parent = "00f067aa0ba902b7"
+        good = (
+            f"00-{TRACE}-{parent}-01",
+            f"00-{TRACE}-{parent}-ff",
+            f"01-{TRACE}-{parent}-00",
+            f"fe-{TRACE}-{parent}-01-of a later version",
+        )
+        bad = (
+            f"00-{TRACE}-{parent}-01-of a later version",
+            f"00-{TRACE}-{parent}-01-",
+            f"01-{TRACE}-{parent}-01.more",
+            f"ff-{TRACE}-{parent}-01",
+            f"FE-{TRACE}-{parent}-01",
+            f"0-{TRACE}-{parent}-01",
+            f"00-{TRACE.upper()}-{parent}-01",
+            f"00-{TRACE}-{parent.upper()}-01",
+            f"00-{TRACE}-{parent}-0A",
+            f"00-{'0' * 32}-{parent}-01",
+            f"00-{TRACE}-{'0' * 16}-01",
+            f"00-{TRACE[1:]}-{parent}-01",
+            f"00-{TRACE}0-{parent}-01",
+            f"00-{TRACE}-{parent}-1",
+            f"00-{TRACE}-{parent}",
+            f"00_{TRACE}-{parent}-01",
+            f"00-{TRACE[:-1]}g-{parent}-01",
+            "",
+            "0" * 20000,
+        )
+        answers = {
+            (value, http): stack.get(token=token, headers={"Traceparent": value}, http=http)
+            for http in ("1.1", "2")
+            for value in good + bad
+        }
+        for (value, http), answer in answers.items():
+            with self.subTest(value[:80], http=http):
+                self.assertEqual(answer.status, 200)
+                self.assertEqual(line_of(answer)["trace_id"], TRACE if value in good else "")
 
     def test_whatever_is_sent_a_line_is_json(self):
         answer = ask(stack, b'GET /"\\\xff\x01 HTTP/1.1\r\nHost: a\r\n\r\n')

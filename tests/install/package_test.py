@@ -78,6 +78,7 @@ class MakeInstallTest(unittest.TestCase):
             "etc/keys-fcgi/environment",
             "etc/nginx/keys/keys-api.conf",
             "etc/nginx/keys/server.conf",
+            "etc/nginx/keys/keys-listen.conf",
             "opt/keys/lib/systemd/system/keys-fcgi@check.service.d/check.conf",
             *(f"opt/keys/lib/systemd/system/{unit}" for unit in UNITS),
         ]:
@@ -201,6 +202,13 @@ class PackageTest(unittest.TestCase):
         self.assertEqual(listed, sorted(path for path in below if path.startswith("/etc/") and not path.endswith("/")))
         self.assertIn("/etc/keys-fcgi/environment", listed)
 
+    def test_where_nginx_listens_is_chosen_on_the_machine_itself(self):
+        """Not at build time: by the postinst, which runs again when nginx is installed or upgraded."""
+        self.assertNotIn("keys-listen.conf", run("dpkg-deb", "-c", self.package).stdout)
+        self.assertEqual(
+            run("dpkg-deb", "--info", self.package, "triggers").stdout, "interest-noawait /usr/sbin/nginx\n"
+        )
+
     def test_it_depends_on_the_libraries_that_the_program_needs(self):
         depends = run("dpkg-deb", "--field", self.package, "Depends").stdout
         for package in (
@@ -302,8 +310,6 @@ class ServiceTest(unittest.TestCase):
             "/etc/nginx/keys": str(here / "keys"),
             "/run/keys-fcgi/keys.sock": str(self.run_directory / "keys.sock"),
             "/var/log/nginx/keys-access.log": str(self.directory / "access.log"),
-            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
-            "listen [::]:443 ssl http2;": "",
             "listen 127.0.0.1:8480": f"listen 127.0.0.1:{status_port}",
         }
         for name in ("server.conf", "keys-upstream.conf"):
@@ -311,6 +317,8 @@ class ServiceTest(unittest.TestCase):
             for old, new in edits.items():
                 text = text.replace(old, new)
             (here / "keys" / name).write_text(text, encoding="utf-8")
+        listen = run("tools/nginx-listen", f"127.0.0.1:{port}").stdout
+        (here / "keys" / "keys-listen.conf").write_text(listen, encoding="utf-8")
         temporary = "".join(
             f"{kind}_temp_path {self.directory}/temp-{kind};\n"
             for kind in ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")

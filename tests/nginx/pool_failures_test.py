@@ -11,7 +11,7 @@ import unittest
 
 from tests.support.scripted_pool import Answer, ScriptedPool, after, ok
 
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIifQ.c2lnbmF0dXJl"
+TOKEN = f"{'h' * 20}.{'c' * 100}.{'s' * 43}"  # shaped like one
 
 
 def setUpModule():
@@ -153,7 +153,8 @@ class WhatIsSent(PoolTestCase):
             "X-API-Key": "sk_live_secret",
             "Proxy": "http://evil.example",
             "Content-Type": "text/plain",
-            "Sec-Fetch-Site": "same-origin",
+            "Sec-Fetch-Site": "cross-site",
+            "Traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "X-Request-Id": "req_11111111111111111111111111111111",
         }
         parameters = self.parameters(
@@ -161,12 +162,13 @@ class WhatIsSent(PoolTestCase):
         )
         self.assertEqual(
             [name for name, _ in parameters],
-            ["REQUEST_METHOD", "REQUEST_ID", "HTTP_COOKIE", "HTTP_SEC_FETCH_SITE"],
+            ["REQUEST_METHOD", "REQUEST_ID", "HTTP_COOKIE", "HTTP_SEC_FETCH_SITE", "KEYS_TRACE_ID"],
         )
         values = dict(parameters)
         self.assertEqual(values["REQUEST_METHOD"], "GET")
         self.assertEqual(values["HTTP_COOKIE"], f"sb-access-token={TOKEN}")
-        self.assertEqual(values["HTTP_SEC_FETCH_SITE"], "same-origin")
+        self.assertEqual(values["HTTP_SEC_FETCH_SITE"], "cross-site")
+        self.assertEqual(values["KEYS_TRACE_ID"], "4bf92f3577b34da6a3ce929d0e0e4736")
         self.assertRegex(values["REQUEST_ID"], r"^req_(?!1{32})[0-9a-f]{32}$")
 
     def test_what_the_client_did_not_send_is_not_a_parameter(self):
@@ -222,7 +224,9 @@ class LongAnswers(PoolTestCase):
             time.sleep(0.5)
             kept = [path for path in pathlib.Path(scripted_pool.directory, "nginx-temp").rglob("*") if path.is_file()]
             open_files = [
-                os.readlink(link) for pid in scripted_pool.pids("nginx") for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()
+                os.readlink(link)
+                for pid in scripted_pool.pids("nginx")
+                for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()
             ]
             self.assertEqual(kept + [path for path in open_files if "nginx-temp" in path], [])
             while more := client.recv(65536):

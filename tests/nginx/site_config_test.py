@@ -3,87 +3,18 @@
 ports and paths filled in, and the snippets within a server block that serves a site already."""
 
 import json
-import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
 import unittest
 
-from tests.support.scripted_pool import NGINX, ScriptedPool, ok
 from tests.support.raw_http import ask
-from tests.support.stack import ROOT, Stack, free_port
+from tests.support.scripted_pool import ScriptedPool, ok
+from tests.support.site import Site
 
-TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIifQ.c2lnbmF0dXJl"
+TOKEN = f"{'h' * 20}.{'c' * 100}.{'s' * 43}"  # shaped like one
 
 
 def setUpModule():
     global pool
     pool = unittest.enterModuleContext(ScriptedPool())
-
-
-class Site(Stack):
-    """An nginx whose configuration directory has the production files in keys/."""
-
-    def __init__(self, http_block):
-        super().__init__()
-        self.http_block = http_block
-
-    def start(self):
-        self.directory = self.place = tempfile.mkdtemp(prefix="keys-site-", dir="/tmp")
-        os.chmod(self.directory, 0o711)
-        for name in ("log", "temp", "keys"):
-            os.mkdir(os.path.join(self.directory, name))
-        os.chmod(os.path.join(self.directory, "keys"), 0o755)
-        self.cacert = pool.cacert
-        port = free_port()
-        edits = {
-            "unix:/run/keys-fcgi/keys.sock": f"unix:{pool.socket}",
-            "/etc/nginx/keys/certificate.pem": pool.cacert,
-            "/etc/nginx/keys/certificate-key.pem": pool.cacert.replace("cert.pem", "key.pem"),
-            "/etc/nginx/keys;": f"{self.directory}/keys;",
-            "/var/log/nginx/keys-access.log": f"{self.directory}/log/nginx-access.log",
-            "listen [::]:443 ssl http2;": "",
-            "listen 443 ssl http2;": f"listen 127.0.0.1:{port} ssl http2;",
-            "listen 127.0.0.1:8480;": f"listen 127.0.0.1:{port + 1};",
-        }
-        for source in [*(ROOT / "nginx").glob("*.conf"), ROOT / "nginx" / "openapi.json"]:
-            target = pathlib.Path(self.directory, "keys", source.name)
-            target.write_text(replaced(source.read_text(encoding="utf-8"), edits), encoding="utf-8")
-            target.chmod(0o644)
-        temporary = "".join(
-            f"{kind}_temp_path {self.directory}/temp/{kind};\n"
-            for kind in ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")
-        )
-        user = "user www-data;\n" if os.geteuid() == 0 else ""
-        configuration = pathlib.Path(self.directory, "nginx.conf")
-        configuration.write_text(
-            f"{user}pid {self.directory}/nginx.pid;\nerror_log {self.directory}/log/nginx-error.log;\n"
-            f"events {{}}\nhttp {{\naccess_log {self.directory}/log/site.log;\n{temporary}{replaced(self.http_block, edits)}\n}}\n",
-            encoding="utf-8",
-        )
-        self.url, self.status_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
-        for check in (["-t"], []):
-            command = [NGINX, "-p", self.directory, "-c", configuration, *check]
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-            )
-            if done.returncode != 0 or b"[warn]" in done.stderr:
-                shutil.rmtree(self.directory)
-                raise AssertionError(done.stderr.decode())
-        return self
-
-    def stop(self):
-        pid = self.nginx_pid()
-        os.kill(pid, 15)
-        self.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), what="nginx's end")
-        shutil.rmtree(self.directory)
-
-
-def replaced(text, edits):
-    for old, new in edits.items():
-        text = text.replace(old, new)
-    return text
 
 
 class CompleteServer(unittest.TestCase):
@@ -92,7 +23,7 @@ class CompleteServer(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         pool.peer = lambda request: ok()
-        cls.site = cls.enterClassContext(Site("include keys/server.conf;"))
+        cls.site = cls.enterClassContext(Site("include keys/server.conf;", pool))
 
     def test_it_lists_keys(self):
         for http in ("1.1", "2"):
@@ -142,7 +73,7 @@ class StatusListener(unittest.TestCase):
                 set_real_ip_from 127.0.0.1;
                 real_ip_header X-Test-Address;
             }"""
-        with Site(block) as site:
+        with Site(block, pool) as site:
             for path in ("/healthz", "/readyz", "/metrics"):
                 for address, status in (("192.0.2.1", 403), ("127.0.0.1", 200), ("::1", 200)):
                     answer = site.get(url=site.status_url, path=path, headers={"X-Test-Address": address})
@@ -163,7 +94,7 @@ class SnippetInASite(unittest.TestCase):
             include keys/keys-http.conf;
             include keys/keys-upstream.conf;
             server {
-                listen 443 ssl http2;
+                include keys/keys-listen.conf;
                 ssl_certificate /etc/nginx/keys/certificate.pem;
                 ssl_certificate_key /etc/nginx/keys/certificate-key.pem;
                 server_tokens off;
@@ -178,7 +109,8 @@ class SnippetInASite(unittest.TestCase):
                 location / { return 404; }
                 include keys/keys-errors.conf;
                 include keys/keys-api.conf;
-            }"""
+            }""",
+                pool,
             )
         )
 

@@ -8,10 +8,10 @@ import ssl
 from tests.support.stack import Response
 
 
-def connect(stack, plain=False):
-    """A connection to the stack; `plain`: without TLS."""
+def connect(stack, plain=False, source="127.0.0.1"):
+    """A connection to the stack from an address of this machine; `plain`: without TLS."""
     host, port = stack.url.removeprefix("https://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=15)
+    connection = socket.create_connection((host, int(port)), timeout=15, source_address=(source, 0))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if plain:
         return connection
@@ -45,6 +45,25 @@ class Answers:
 
     def flush(self):
         pass
+
+
+def pipeline(stack, requests, source="127.0.0.1"):
+    """The answers to these requests (text), sent on one connection, 50 at a time."""
+    found = []
+    with connect(stack, source=source) as connection:
+        answers = Answers(connection)
+        for at in range(0, len(requests), 50):
+            some = requests[at : at + 50]
+            connection.sendall("".join(some).encode("latin-1"))
+            found += [answers.next()[0] for _ in some]
+    return found
+
+
+def get_request(cookie=None, headers=()):
+    """The text of a request for the list, with this Cookie line and these others."""
+    lines = [f"Cookie: {cookie}"] if cookie is not None else []
+    lines += [f"{name}: {value}" for name, value in headers]
+    return "".join(f"{line}\r\n" for line in ("GET /api/v1/keys HTTP/1.1", "Host: localhost", *lines, ""))
 
 
 def ask(stack, text, plain=False):

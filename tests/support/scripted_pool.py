@@ -88,10 +88,11 @@ class ScriptedPool(Stack):
 
     def start_nginx(self):
         port = free_port()
+        listen = subprocess.check_output([ROOT / "tools" / "nginx-listen", f"127.0.0.1:{port}"], text=True)
         values = {
             "STACK": self.directory,
             "ROOT": self.directory,
-            "PORT": port,
+            "LISTEN": " ".join(listen.splitlines()),
             "STATUS_PORT": port + 1,
             "SOCKET": self.socket,
             "USER": "www-data" if os.geteuid() == 0 else "nobody",
@@ -126,7 +127,7 @@ class ScriptedPool(Stack):
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.socket)
         os.chmod(self.socket, 0o666)
-        self.listener.listen(64)
+        self.listener.listen(1024)
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def hang_up(self):
