@@ -23,7 +23,7 @@ constexpr std::array kSettings = {
     Setting{"KEYS_SERVER_TIMING", "off",
             "on: send Server-Timing with every answer for which the database was asked"},
     Setting{"KEYS_METRICS_FILE", "",
-            "counters shared by the pool's processes; unset: each counts alone"},
+            "counters that a pool's processes share, in PATH-<layout>; unset: each counts alone"},
 };
 
 // RFC 6265 section 4.1.1: a cookie's name is a token (RFC 2616 section 2.2).

@@ -110,7 +110,8 @@ int Run(bool check_only) {
   const int listener = check_only ? -1 : FindListener();
   const bool cgi = !check_only && listener < 0;
   if (check_only) {
-    Try(loaded.problems, [&] { keys::Metrics metrics(config.metrics_file); });
+    const std::string problem = keys::Metrics(config.metrics_file).TakeProblem();
+    if (!problem.empty()) loaded.problems.push_back("KEYS_METRICS_FILE " + problem);
     if (!config.database_url.empty()) {
       const std::string sql = keys::ListKeysStatement(config.token.require_session);
       Try(loaded.problems, [&] { keys::CheckDatabase(config.database_url, sql); });

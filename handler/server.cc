@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <new>
 #include <stdexcept>
 #include <vector>
@@ -41,6 +42,20 @@ constexpr size_t kTrimAfterClosed = 32;  // connections that have left since the
 // Gives its memory back, which an assignment of an empty text does not.
 void ReleaseMemory(std::string& text) {
   std::string().swap(text);
+}
+
+// Bytes; 0 when /proc does not tell.
+int64_t ResidentMemory() {
+  std::ifstream statm("/proc/self/statm");  // proc(5)
+  int64_t size = 0;
+  int64_t resident = 0;
+  statm >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+void LogMetricsProblem(Metrics& metrics) {
+  const std::string problem = metrics.TakeProblem();
+  if (!problem.empty()) Log(Level::kWarning, "metrics_file", {{"problem", problem}});
 }
 
 class Descriptor {
@@ -78,6 +93,7 @@ class Server {
     std::signal(SIGPIPE, SIG_IGN);  // libfcgi has installed a handler of its own
     epoll_event event{.events = EPOLLIN, .data = {.u64 = kSignalTag}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, signals_.get(), &event);
+    metrics_.Add(Counter::kProcessStarts);
   }
 
   int Run() {
@@ -97,7 +113,7 @@ class Server {
         OnTick(now);
       }
     }
-    CountConnections();
+    ReportState();
     Log(Level::kInfo, "stopped", {{"pid", getpid()}});
     FlushLog();
     return 0;
@@ -165,7 +181,7 @@ class Server {
         metrics_.Add(Counter::kKeyReloadFailures);
         break;
     }
-    CountConnections();
+    ReportState();
     // The memory of a long list or of a crowd goes back to the system.
     const size_t connections = fastcgi_.connections();
     if (sent_long_response_ || connections + kTrimAfterClosed <= connections_) malloc_trim(0);
@@ -173,8 +189,12 @@ class Server {
     connections_ = connections;
   }
 
-  void CountConnections() {
-    metrics_.SetDatabaseConnected(database_.connected());
+  // What the metrics say about this process now.
+  void ReportState() {
+    metrics_.Set(Gauge::kDatabaseConnected, database_.connected() ? 1 : 0);
+    metrics_.Set(Gauge::kConnections, static_cast<int64_t>(fastcgi_.connections()));
+    metrics_.Set(Gauge::kResidentMemory, ResidentMemory());
+    LogMetricsProblem(metrics_);
     metrics_.Add(Counter::kDatabaseReconnects, database_.reconnects() - reconnects_);
     reconnects_ = database_.reconnects();
   }
@@ -242,7 +262,7 @@ class Server {
   void AnswerStatusPage(RequestId ticket, const Request& request, Moment now) {
     const std::string id(request.request_id);
     if (request.status_page == "metrics") {
-      CountConnections();
+      ReportState();
       response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
       metrics_.AppendText(response_.body);
     } else if (request.status_page == "readyz" && database_.connected() &&
@@ -299,6 +319,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
                         .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
                         .status_page = {}};
   Metrics metrics(config.metrics_file);
+  LogMetricsProblem(metrics);
   ListKeys list_keys(config, metrics);
   RequestContext context;
   Response response;

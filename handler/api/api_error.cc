@@ -1,5 +1,7 @@
 #include "handler/api/api_error.h"
 
+#include <iterator>
+
 #include "handler/api/response_body.h"
 
 namespace keys {
@@ -20,6 +22,7 @@ constexpr ApiErrorRow kApiErrors[] = {
     {500, "internal_error", "Something went wrong on our side. Quote the request_id to support.",
      ""},
 };
+static_assert(std::size(kApiErrors) == static_cast<size_t>(ApiError::kCount));
 
 }  // namespace
 
@@ -27,11 +30,15 @@ std::span<const ApiErrorRow> ApiErrors() {
   return kApiErrors;
 }
 
+std::string_view CodeOf(std::optional<ApiError> error) {
+  return error ? kApiErrors[static_cast<size_t>(*error)].code : "ok";
+}
+
 void RespondWithError(ApiError error, std::string_view request_id, const Window* over,
                       Response& response) {
   const ApiErrorRow& row = kApiErrors[static_cast<size_t>(error)];
   response.status = row.status;
-  response.code = row.code;
+  response.error = error;
   response.headers += row.headers;
   WriteError(row.code, row.message, request_id, over, response.body);
 }

@@ -3,6 +3,7 @@
 #ifndef HANDLER_API_API_ERROR_H_
 #define HANDLER_API_API_ERROR_H_
 
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -11,7 +12,7 @@
 
 namespace keys {
 
-enum class ApiError {
+enum class ApiError : uint8_t {
   kMissingApiKey,
   kInvalidSession,
   kExpiredSession,
@@ -20,6 +21,7 @@ enum class ApiError {
   kRateLimitExceeded,
   kServiceUnavailable,
   kInternalError,
+  kCount
 };
 
 struct ApiErrorRow {
@@ -31,6 +33,9 @@ struct ApiErrorRow {
 
 // In the order of ApiError.
 std::span<const ApiErrorRow> ApiErrors();
+
+// The code of the error; "ok" where there is none.
+std::string_view CodeOf(std::optional<ApiError> error);
 
 // Fills `response`. `over` is the window of a kRateLimitExceeded and null otherwise; the headers of
 // the limit are the caller's.

@@ -4,11 +4,13 @@
 #include <cstdint>
 #include <random>
 
+#include "handler/api/api_error.h"
+
 namespace keys {
 
 void Response::Clear() {
   status = 200;
-  code = "ok";
+  error.reset();
   content_type = "application/json";
   headers.clear();
   body.clear();
@@ -56,9 +58,9 @@ void AppendCgiResponse(const Response& response, std::string_view request_id, bo
       "Cross-Origin-Resource-Policy: same-origin\r\nX-Request-Id: ";
   out += request_id;
   out += "\r\n";
-  if (response.code != "ok") {
+  if (response.error) {
     out += "X-Keys-Error: ";  // for nginx's access log; nginx hides it from clients
-    out += response.code;
+    out += CodeOf(response.error);
     out += "\r\n";
   }
   out += response.headers;

@@ -2,10 +2,14 @@
 #ifndef HANDLER_API_HTTP_H_
 #define HANDLER_API_HTTP_H_
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
 namespace keys {
+
+enum class ApiError : uint8_t;  // api_error.h
 
 // What the service reads of a request. All views belong to whoever received it and end with the
 // call that hands the request over.
@@ -21,7 +25,7 @@ struct Request {
 // A response without its frame. Reused from request to request, so that its memory is.
 struct Response {
   int status = 200;
-  std::string_view code = "ok";  // the error's code, for log and metrics; a literal
+  std::optional<ApiError> error;  // what it tells of, for log and metrics
   std::string_view content_type = "application/json";
   std::string headers;  // complete lines, CRLF included, beyond those every response carries
   std::string body;

@@ -143,14 +143,15 @@ void ListKeys::AppendServerTiming(const RequestContext& context, Moment now,
 void LogRequest(const RequestContext& context, const Response& response, Moment now,
                 Metrics& metrics) {
   const Clock::duration whole = now.steady - context.began;
-  metrics.CountRequest(response.code, std::chrono::duration_cast<std::chrono::microseconds>(whole));
+  metrics.CountRequest(response.error,
+                       std::chrono::duration_cast<std::chrono::microseconds>(whole));
   char user[36];
   if (context.has_user) FormatUuid(context.user, user);
   Log(Level::kInfo, "request",
       {{"id", context.request_id},
        {"user", context.has_user ? std::string_view(user, sizeof user) : "-"},
        {"status", response.status},
-       {"code", response.code},
+       {"code", CodeOf(response.error)},
        {"rule", context.rule.empty() ? "-" : context.rule},
        {"token_us", Microseconds(context.asked - context.began)},
        {"database_us", Microseconds(context.answered - context.asked)},

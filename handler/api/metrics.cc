@@ -1,52 +1,92 @@
 #include "handler/api/metrics.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <iterator>
 #include <span>
-#include <stdexcept>
 
-#include "handler/api/api_error.h"
+#include "version.h"
 
 namespace keys {
 namespace {
 
-// Place 0 is for 200, place 1 + i for the error i of the contract's table.
-constexpr size_t kOutcomes = 1 + 8;
-
-struct Description {
+struct CounterRow {
   std::string_view name;
   std::string_view help;
 };
-constexpr Description kDescriptions[] = {
+constexpr CounterRow kCounters[] = {
     {"keys_token_cache_hits_total", "Tokens whose signature was remembered."},
     {"keys_token_cache_misses_total", "Tokens whose signature had to be verified."},
     {"keys_over_limit_from_memory_total", "429 answered without asking the database."},
     {"keys_database_reconnects_total", "Connections to PostgreSQL made."},
-    {"keys_database_faults_total", "Lookups that PostgreSQL did not answer with rows."},
+    {"keys_database_faults_total", "Requests that PostgreSQL did not answer with rows."},
+    {"keys_lookup_retries_total", "Lookups sent again after an error."},
+    {"keys_poison_lookups_total", "Lookups that ended the connection even when sent alone."},
     {"keys_clients_gone_total", "Requests whose client left before the answer."},
     {"keys_protocol_errors_total", "FastCGI connections closed for what they sent."},
     {"keys_key_reloads_total", "Changed key files that were taken into use."},
     {"keys_key_reload_failures_total", "Changed key files that were refused."},
+    {"keys_process_starts_total", "Processes of the pool that were started."},
 };
-static_assert(std::size(kDescriptions) == static_cast<size_t>(Counter::kCounters));
+static_assert(std::size(kCounters) == static_cast<size_t>(Counter::kCount));
 
-constexpr std::array<int64_t, 12> kBucketsUs = {250,   500,   1000,   2500,   5000,    10000,
-                                                25000, 50000, 100000, 250000, 1000000, 2500000};
-constexpr std::array<std::string_view, 12> kBucketNames = {"0.00025", "0.0005", "0.001", "0.0025",
-                                                           "0.005",   "0.01",   "0.025", "0.05",
-                                                           "0.1",     "0.25",   "1",     "2.5"};
-constexpr size_t kSlots = 256;  // processes that can hold a gauge at once
+enum class Over { kSum, kLargest, kSmallest };  // the living processes; a 0 is never the smallest
+struct GaugeRow {
+  Gauge gauge;
+  Over over;
+  int64_t unit;  // the value of one unit of the text
+  std::string_view name;
+  std::string_view help;
+};
+constexpr int64_t kMicroseconds = 1000000;
+constexpr GaugeRow kGauges[] = {
+    {Gauge::kDatabaseConnected, Over::kSum, 1, "keys_database_connected",
+     "Processes whose connection to PostgreSQL is ready."},
+    {Gauge::kCircuitOpen, Over::kSum, 1, "keys_circuit_open",
+     "Processes that answer 503 at once because the database is away."},
+    {Gauge::kConnections, Over::kSum, 1, "keys_connections",
+     "FastCGI connections that are open, idle ones included."},
+    {Gauge::kRequestsWaiting, Over::kSum, 1, "keys_requests_waiting",
+     "Requests that wait for the database."},
+    {Gauge::kLookupsWaiting, Over::kSum, 1, "keys_lookups_waiting",
+     "Lookups that the database has not answered yet."},
+    {Gauge::kOldestWait, Over::kLargest, kMicroseconds, "keys_oldest_wait_seconds",
+     "Time that the oldest unanswered lookup has waited."},
+    {Gauge::kKeySetConfirmed, Over::kSmallest, 1, "keys_key_set_confirmed_timestamp_seconds",
+     "Unix time at which the JWK set in use was last written or confirmed."},
+    {Gauge::kResidentMemory, Over::kSum, 1, "keys_resident_memory_bytes",
+     "Resident memory of all processes of the pool."},
+    {Gauge::kResidentMemory, Over::kLargest, 1, "keys_largest_resident_memory_bytes",
+     "Resident memory of the largest process of the pool."},
+};
+constexpr size_t kGaugeCount = static_cast<size_t>(Gauge::kCount);
+
+constexpr int64_t kDurationBounds[] = {250,   500,   1000,   2500,   5000,    10000,
+                                       25000, 50000, 100000, 250000, 1000000, 2500000};
+constexpr int64_t kLookupBounds[] = {1, 2, 4, 8, 16, 32, 64};
+struct HistogramRow {
+  std::span<const int64_t> bounds;
+  int64_t unit;
+  std::string_view name;
+  std::string_view help;
+};
+constexpr HistogramRow kHistograms[] = {
+    {kDurationBounds, kMicroseconds, "keys_request_duration_seconds",
+     "Time from a request's last byte to its answer."},
+    {kDurationBounds, kMicroseconds, "keys_database_wait_seconds",
+     "Time that a request waited for the database, queue included."},
+    {kLookupBounds, 1, "keys_statement_lookups", "Lookups sent per statement."},
+};
+static_assert(std::size(kHistograms) == static_cast<size_t>(Histogram::kCount));
+constexpr size_t kMaxBuckets = std::size(kDurationBounds) + 1;
+
+constexpr std::string_view kWindows[] = {"minute", "day"};
+constexpr size_t kTiers = 8;    // that are told apart
+constexpr size_t kSlots = 256;  // processes that can hold gauges at once
 
 using Cell = std::atomic<int64_t>;
 static_assert(Cell::is_always_lock_free);
@@ -60,59 +100,42 @@ int64_t Read(const Cell& cell) {
 
 }  // namespace
 
+// All zeros is the beginning of everything.
 struct Metrics::Shared {
-  uint64_t layout;
-  std::array<Cell, kOutcomes> requests;
-  std::array<Cell, kBucketsUs.size() + 1> buckets;  // not cumulative here
-  Cell duration_us;
-  std::array<Cell, static_cast<size_t>(Counter::kCounters)> counters;
-  std::array<Cell, kSlots> database_connected;
+  struct HistogramCells {
+    std::array<Cell, kMaxBuckets> buckets;  // not cumulative here
+    Cell sum;
+  };
+  struct Tier {
+    Cell requests_per_minute;  // 0: not taken yet
+    std::array<Cell, std::size(kWindows)> refused;
+  };
+  std::array<Cell, 1 + static_cast<size_t>(ApiError::kCount)> requests;  // the first one: 200
+  std::array<HistogramCells, std::size(kHistograms)> histograms;
+  std::array<Cell, std::size(kCounters)> counters;
+  std::array<Tier, kTiers + 1> tiers;  // the last one: all others
+  std::array<std::array<Cell, kGaugeCount>, kSlots> gauges;
 };
 
 namespace {
 
-// What stands for what in Shared, as a number: FNV-1a over its size and the names, in their order.
-uint64_t Layout(size_t size) {
+// What stands for what in Shared, as the suffix of the file's name: FNV-1a over its size and the
+// names, in their order.
+std::string LayoutSuffix(size_t size) {
   uint64_t hash = 0xcbf29ce484222325 ^ size;
   const auto mix = [&](std::string_view name) {
     for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
     hash *= 0x100000001b3;  // as a zero byte: names do not run into each other
   };
   for (const ApiErrorRow& error : ApiErrors()) mix(error.code);
-  for (const std::string_view bucket : kBucketNames) mix(bucket);
-  for (const Description& counter : kDescriptions) mix(counter.name);
-  return hash;
-}
-
-// The pool's file, of our layout; -1 and errno. One of another layout, of a version that is being
-// replaced, is exchanged for a new one and never changed: its processes go on counting in theirs.
-int OpenFile(const std::string& path, size_t size) {
-  const uint64_t ours = Layout(size);
-  while (true) {
-    const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0660);
-    if (file < 0) return -1;
-    struct stat opened {};
-    struct stat named {};
-    // Locked, so that of several that start at once one exchanges the file.
-    bool good = fstat(file, &opened) == 0 && S_ISREG(opened.st_mode) && flock(file, LOCK_EX) == 0;
-    if (good && stat(path.c_str(), &named) == 0 && named.st_ino == opened.st_ino) {
-      uint64_t layout = 0;
-      if (pread(file, &layout, sizeof layout, 0) == 0) {
-        good = ftruncate(file, static_cast<off_t>(size)) == 0 &&
-               pwrite(file, &ours, sizeof ours, 0) == sizeof ours;
-        layout = ours;
-      }
-      if (good && layout == ours) {
-        flock(file, LOCK_UN);
-        return file;
-      }
-      good = good && unlink(path.c_str()) == 0;
-    }
-    const int error = errno;
-    close(file);
-    errno = error;
-    if (!good) return -1;
+  for (const HistogramRow& row : kHistograms) {
+    mix(row.name);
+    for (const int64_t bound : row.bounds) mix(std::to_string(bound));
   }
+  for (const CounterRow& row : kCounters) mix(row.name);
+  for (const GaugeRow& row : kGauges) mix(row.name);
+  char digits[16];
+  return std::string("-").append(digits, std::to_chars(digits, std::end(digits), hash, 16).ptr);
 }
 
 // An open file description lock (fcntl(2)) on the slot's byte. Tells whether it was free.
@@ -128,108 +151,152 @@ bool LockSlot(int file, size_t slot, int command) {
 
 }  // namespace
 
-Metrics::Metrics(const std::string& path) : slot_(kSlots) {
-  if (!path.empty()) {
-    file_ = OpenFile(path, sizeof(Shared));
-    if (file_ < 0)
-      throw std::runtime_error("KEYS_METRICS_FILE " + path + ": " + std::strerror(errno));
+Metrics::Metrics(const std::string& path)
+    : file_(path.empty() ? path : path + LayoutSuffix(sizeof(Shared)), sizeof(Shared)),
+      shared_(static_cast<Shared*>(file_.data())),
+      slot_(0) {
+  if (file_.file() >= 0) {
+    while (slot_ < kSlots && !LockSlot(file_.file(), slot_, F_OFD_SETLK)) ++slot_;
   }
-  void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
-                            file_ < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, file_, 0);
-  if (memory == MAP_FAILED) {
-    throw std::runtime_error("KEYS_METRICS_FILE " + path + ": " + std::strerror(errno));
-  }
-  shared_ = static_cast<Shared*>(memory);  // all zeros when new
-  for (size_t slot = 0; slot < kSlots && slot_ == kSlots; ++slot) {
-    if (file_ < 0 || LockSlot(file_, slot, F_OFD_SETLK)) slot_ = slot;
-  }
-  if (ApiErrors().size() + 1 != kOutcomes) throw std::logic_error("metrics: kOutcomes");
-  SetDatabaseConnected(false);
+  for (size_t gauge = 0; gauge < kGaugeCount; ++gauge) Set(static_cast<Gauge>(gauge), 0);
 }
 
-Metrics::~Metrics() {
-  SetDatabaseConnected(false);
-  munmap(shared_, sizeof(Shared));
-  if (file_ >= 0) close(file_);
-}
-
-void Metrics::CountRequest(std::string_view code, std::chrono::microseconds duration) {
-  const std::span<const ApiErrorRow> errors = ApiErrors();
-  size_t outcome = 0;
-  if (code != "ok") {
-    while (outcome < errors.size() && errors[outcome].code != code) ++outcome;
-    outcome = std::min(outcome, errors.size() - 1) + 1;
-  }
-  size_t bucket = 0;
-  while (bucket < kBucketsUs.size() && duration.count() > kBucketsUs[bucket]) ++bucket;
-  Increase(shared_->requests[outcome], 1);
-  Increase(shared_->buckets[bucket], 1);
-  Increase(shared_->duration_us, duration.count());
+void Metrics::CountRequest(std::optional<ApiError> error, std::chrono::microseconds duration) {
+  Increase(shared_->requests[error ? 1 + static_cast<size_t>(*error) : 0], 1);
+  Observe(Histogram::kRequestDuration, duration.count());
 }
 
 void Metrics::Add(Counter counter, int64_t count) {
   Increase(shared_->counters[static_cast<size_t>(counter)], count);
 }
 
-void Metrics::SetDatabaseConnected(bool connected) {
-  if (slot_ < kSlots) shared_->database_connected[slot_].store(connected ? 1 : 0);
+void Metrics::Set(Gauge gauge, int64_t value) {
+  if (slot_ < kSlots) shared_->gauges[slot_][static_cast<size_t>(gauge)].store(value);
 }
 
+void Metrics::Observe(Histogram histogram, int64_t value) {
+  const std::span<const int64_t> bounds = kHistograms[static_cast<size_t>(histogram)].bounds;
+  Shared::HistogramCells& cells = shared_->histograms[static_cast<size_t>(histogram)];
+  const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin();
+  Increase(cells.buckets[static_cast<size_t>(bucket)], 1);
+  Increase(cells.sum, value);
+}
+
+void Metrics::CountRateLimited(int32_t requests_per_minute, std::string_view window) {
+  size_t tier = 0;
+  for (; tier < kTiers; ++tier) {
+    int64_t taken = 0;
+    Cell& owner = shared_->tiers[tier].requests_per_minute;
+    if (owner.compare_exchange_strong(taken, requests_per_minute) || taken == requests_per_minute) {
+      break;
+    }
+  }
+  const auto* const found = std::find(std::begin(kWindows), std::end(kWindows) - 1, window);
+  Increase(shared_->tiers[tier].refused[static_cast<size_t>(found - kWindows)], 1);
+}
+
+// Writes samples: `name{labels} value`.
+class Metrics::Text {
+ public:
+  explicit Text(std::string& out) : out_(out) {}
+
+  void Head(std::string_view name, std::string_view help, std::string_view type) {
+    out_.append("# HELP ").append(name).append(" ").append(help);
+    out_.append("\n# TYPE ").append(name).append(" ").append(type).append("\n");
+  }
+
+  // `labels` with their braces, or empty. `unit` as in the tables.
+  void Sample(std::string_view name, std::string_view suffix, std::string_view labels,
+              int64_t value, int64_t unit = 1) {
+    out_.append(name).append(suffix).append(labels).append(" ");
+    out_.append(Decimal(value, unit)).append("\n");
+  }
+
+  void WriteHistogram(const HistogramRow& row, const Shared::HistogramCells& cells) {
+    Head(row.name, row.help, "histogram");
+    int64_t total = 0;
+    for (size_t i = 0; i < row.bounds.size(); ++i) {
+      total += Read(cells.buckets[i]);
+      Sample(row.name, "_bucket", "{le=\"" + Decimal(row.bounds[i], row.unit) + "\"}", total);
+    }
+    total += Read(cells.buckets[row.bounds.size()]);
+    Sample(row.name, "_bucket", "{le=\"+Inf\"}", total);
+    Sample(row.name, "_sum", "", Read(cells.sum), row.unit);
+    Sample(row.name, "_count", "", total);
+  }
+
+  void WriteTier(const std::string& requests_per_minute, const Shared::Tier& tier) {
+    for (size_t window = 0; window < std::size(kWindows); ++window) {
+      std::string labels = "{requests_per_minute=\"" + requests_per_minute + "\",window=\"";
+      labels.append(kWindows[window]).append("\"}");
+      Sample("keys_rate_limited_total", "", labels, Read(tier.refused[window]));
+    }
+  }
+
+ private:
+  // Exact, without an exponent and without trailing zeros; `unit` is a power of ten.
+  static std::string Decimal(int64_t value, int64_t unit) {
+    std::string text = std::to_string(value / unit);
+    if (value % unit == 0) return text;
+    text += '.';
+    text.append(std::to_string(unit + value % unit), 1);
+    text.erase(text.find_last_not_of('0') + 1);
+    return text;
+  }
+
+  std::string& out_;
+};
+
 void Metrics::AppendText(std::string& out) const {
-  const auto number = [&](int64_t value) {
-    char digits[24];
-    out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
-    out += '\n';
-  };
-  const auto head = [&](std::string_view name, std::string_view help, std::string_view type) {
-    out.append("# HELP ").append(name).append(" ").append(help);
-    out.append("\n# TYPE ").append(name).append(" ").append(type).append("\n");
-  };
+  Text text(out);
+  text.Head("keys_requests_total", "Requests answered, by status and error code.", "counter");
+  text.Sample("keys_requests_total", "", R"({status="200",code="ok"})", Read(shared_->requests[0]));
+  for (size_t i = 0; i < ApiErrors().size(); ++i) {
+    std::string labels = "{status=\"" + std::to_string(ApiErrors()[i].status) + "\",code=\"";
+    labels.append(ApiErrors()[i].code).append("\"}");
+    text.Sample("keys_requests_total", "", labels, Read(shared_->requests[1 + i]));
+  }
+  for (size_t i = 0; i < std::size(kHistograms); ++i) {
+    text.WriteHistogram(kHistograms[i], shared_->histograms[i]);
+  }
+  for (size_t i = 0; i < std::size(kCounters); ++i) {
+    text.Head(kCounters[i].name, kCounters[i].help, "counter");
+    text.Sample(kCounters[i].name, "", "", Read(shared_->counters[i]));
+  }
+  text.Head("keys_rate_limited_total",
+            "429 answered, by the tier's requests per minute and the window that was exhausted.",
+            "counter");
+  for (size_t i = 0; i < kTiers; ++i) {
+    const int64_t limit = Read(shared_->tiers[i].requests_per_minute);
+    if (limit != 0) text.WriteTier(std::to_string(limit), shared_->tiers[i]);
+  }
+  text.WriteTier("other", shared_->tiers[kTiers]);
+  AppendGauges(text);
+  text.Head("keys_build_info", "The version of the program, as a label.", "gauge");
+  text.Sample("keys_build_info", "", std::string("{version=\"") + kVersion + "\"}", 1);
+}
 
-  head("keys_requests_total", "Requests answered, by status and error code.", "counter");
-  for (size_t i = 0; i < kOutcomes; ++i) {
-    const bool ok = i == 0;
-    out.append("keys_requests_total{status=\"");
-    out.append(std::to_string(ok ? 200 : ApiErrors()[i - 1].status)).append("\",code=\"");
-    out.append(ok ? "ok" : ApiErrors()[i - 1].code).append("\"} ");
-    number(Read(shared_->requests[i]));
-  }
-  head("keys_request_duration_seconds", "From a request's last byte to its answer.", "histogram");
-  int64_t total = 0;
-  for (size_t i = 0; i < kBucketsUs.size(); ++i) {
-    total += Read(shared_->buckets[i]);
-    out.append("keys_request_duration_seconds_bucket{le=\"").append(kBucketNames[i]).append("\"} ");
-    number(total);
-  }
-  total += Read(shared_->buckets.back());
-  out += "keys_request_duration_seconds_bucket{le=\"+Inf\"} ";
-  number(total);
-  out += "keys_request_duration_seconds_sum ";
-  const int64_t sum = Read(shared_->duration_us);
-  const std::string fraction = std::to_string(1000000 + sum % 1000000);
-  out.append(std::to_string(sum / 1000000)).append(".").append(fraction, 1).append("\n");
-  out += "keys_request_duration_seconds_count ";
-  number(total);
-  for (size_t i = 0; i < std::size(kDescriptions); ++i) {
-    head(kDescriptions[i].name, kDescriptions[i].help, "counter");
-    out.append(kDescriptions[i].name).append(" ");
-    number(Read(shared_->counters[i]));
-  }
-
-  int64_t processes = 0;
-  int64_t connected = 0;
+void Metrics::AppendGauges(Text& text) const {
+  std::array<size_t, kSlots> alive;
+  size_t processes = 0;
   for (size_t slot = 0; slot < kSlots; ++slot) {
-    const bool alive = slot == slot_ || (file_ >= 0 && !LockSlot(file_, slot, F_OFD_GETLK));
-    if (!alive) continue;
-    ++processes;
-    connected += Read(shared_->database_connected[slot]);
+    const bool others = file_.file() >= 0 && !LockSlot(file_.file(), slot, F_OFD_GETLK);
+    if (slot == slot_ || others) alive[processes++] = slot;
   }
-  head("keys_processes", "Processes of the pool that live.", "gauge");
-  out += "keys_processes ";
-  number(processes);
-  head("keys_database_connected", "Processes whose connection to PostgreSQL is ready.", "gauge");
-  out += "keys_database_connected ";
-  number(connected);
+  text.Head("keys_processes", "Processes of the pool that live.", "gauge");
+  text.Sample("keys_processes", "", "", static_cast<int64_t>(processes));
+  for (const GaugeRow& row : kGauges) {
+    int64_t value = 0;
+    for (const size_t slot : std::span(alive).first(processes)) {
+      const int64_t one = Read(shared_->gauges[slot][static_cast<size_t>(row.gauge)]);
+      if (row.over == Over::kSum) value += one;
+      if (row.over == Over::kLargest) value = std::max(value, one);
+      if (row.over == Over::kSmallest && one != 0) value = value == 0 ? one : std::min(value, one);
+    }
+    if (row.over == Over::kSmallest && value == 0) continue;  // of no process
+    text.Head(row.name, row.help, "gauge");
+    text.Sample(row.name, "", "", value, row.unit);
+  }
 }
 
 }  // namespace keys

@@ -1,59 +1,96 @@
 // Counters of the whole pool, in Prometheus' text format.
 //
-// All processes map one file (KEYS_METRICS_FILE) and add to the same atomic counters, so a scrape
-// of any process shows the sum, also of processes that were replaced. A version that counts
-// something else begins a file of its own, while the processes that it replaces keep theirs. What
-// is true only of a process that lives (its database connection) is in a slot that it holds by a
-// lock on a byte of the file; the kernel lets go of it when the process dies. Without a file each
-// process counts alone.
+// All processes map one file and add to the same atomic counters, so a scrape of any process shows
+// the sum, also of processes that were replaced. The file is KEYS_METRICS_FILE with the layout of
+// its contents as a suffix: another version of the program that counts something else has a file of
+// its own. What is true only of a process that lives (its connections, what waits in it) is in a
+// slot that it holds by a lock on a byte of the file; the kernel releases it when the process dies.
+// Without a file each process counts alone.
 //
-// Counting never fails and never blocks: relaxed atomic additions. The constructor throws
-// std::runtime_error when the file cannot be used.
-// Source: prometheus.io, "Exposition formats", version 0.0.4.
+// Counting never fails and never blocks: relaxed atomic additions. A file that cannot be used costs
+// counts (shared_file.h), and TakeProblem() says so.
+// Source: prometheus.io, "Exposition formats", version 0.0.4; "Metric and label naming".
 #ifndef HANDLER_API_METRICS_H_
 #define HANDLER_API_METRICS_H_
 
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
+#include "handler/api/api_error.h"
+#include "handler/base/shared_file.h"
+
 namespace keys {
 
+// Each only grows, over the whole pool. Names and meanings: kCounters in metrics.cc.
 enum class Counter {
   kTokenCacheHits,
   kTokenCacheMisses,
   kOverLimitFromMemory,
   kDatabaseReconnects,
   kDatabaseFaults,
+  kLookupRetries,
+  kPoisonLookups,
   kClientsGone,
   kProtocolErrors,
   kKeyReloads,
   kKeyReloadFailures,
-  kCounters
+  kProcessStarts,
+  kCount
+};
+
+// The state of this process now; a scrape shows the sum, the largest or the smallest of the pool's.
+enum class Gauge {
+  kDatabaseConnected,  // 0 or 1
+  kCircuitOpen,        // 0 or 1
+  kConnections,        // FastCGI connections that nginx keeps
+  kRequestsWaiting,    // for the database
+  kLookupsWaiting,     // not answered yet, sent or not
+  kOldestWait,         // microseconds; 0 when nothing waits
+  kKeySetConfirmed,    // Unix time in seconds; 0 without a JWK set file
+  kResidentMemory,     // bytes
+  kCount
+};
+
+enum class Histogram {
+  kRequestDuration,   // microseconds
+  kDatabaseWait,      // microseconds
+  kStatementLookups,  // lookups per statement
+  kCount
 };
 
 class Metrics {
  public:
   // An empty path: counters of this process alone.
   explicit Metrics(const std::string& path);
-  ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // `code` is "ok" or an error's of api_error.h.
-  void CountRequest(std::string_view code, std::chrono::microseconds duration);
+  void CountRequest(std::optional<ApiError> error, std::chrono::microseconds duration);
   void Add(Counter counter, int64_t count = 1);
-  void SetDatabaseConnected(bool connected);
+  void Set(Gauge gauge, int64_t value);
+  // In the histogram's unit, 0 or more.
+  void Observe(Histogram histogram, int64_t value);
+  // A 429 of the window ("minute" or "day") of a tier with so many requests per minute. Of more
+  // tiers than there is room for, the rest are counted together.
+  void CountRateLimited(int32_t requests_per_minute, std::string_view window);
 
   void AppendText(std::string& out) const;
 
+  // What has happened to the file since the last call, for the log; empty: nothing.
+  std::string TakeProblem() { return file_.TakeProblem(); }
+
  private:
   struct Shared;
+  class Text;
+  void AppendGauges(Text& text) const;
+
+  SharedFile file_;
   Shared* shared_;
   size_t slot_;
-  int file_ = -1;
 };
 
 }  // namespace keys

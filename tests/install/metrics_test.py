@@ -5,9 +5,10 @@ import os
 import pathlib
 import re
 import signal
+import subprocess
 import unittest
 
-from tests import fastcgi
+from tests.support import fastcgi
 from tests.support.users import User, lift_limits
 from tests.support.cluster import HANDLER
 from tests.support.stack import Stack, stopped
@@ -21,6 +22,14 @@ def setUpModule():
     stack = unittest.enterModuleContext(Stack(settings={"KEYS_SERVER_TIMING": "on"}))
     lift_limits(stack)
     user = User(stack, tier="pro", keys=1)
+    # A process counts its connection to the database within a second.
+    stack.wait_until(lambda: scrape()["keys_database_reconnects_total"] >= 2, what="two connections counted")
+
+
+def metrics_file():
+    """The pool's file: its name ends in the layout of its contents."""
+    (found,) = pathlib.Path(stack.place, "pool").glob("metrics-*")
+    return found
 
 
 def samples(text):
@@ -30,6 +39,11 @@ def samples(text):
 
 def scrape():
     return samples(stack.get("/metrics", url=stack.status_url).body.decode())
+
+
+def lasting(found):
+    """Without what changes by itself: connections and memory."""
+    return {name: value for name, value in found.items() if not re.match("keys_(connections|.*memory_bytes)$", name)}
 
 
 def answered(found):
@@ -43,20 +57,16 @@ def scrape_each():
         others = [other for other in stack.worker_pids() if other != pid]
         with stopped(*others), fastcgi.Peer(stack.socket) as peer:
             peer.send(fastcgi.request(KEYS_STATUS_PAGE="metrics", REQUEST_ID="req_each"))
-            shown[pid] = samples(peer.answer()[2].decode())
+            shown[pid] = lasting(samples(peer.answer()[2].decode()))
     return shown
 
 
-class PoolMetricsTest(unittest.TestCase):
-    def setUp(self):
-        # A process counts its connection to the database within a second.
-        self.settle(lambda found: found["keys_database_reconnects_total"] >= 2)
-
+class PoolTest(unittest.TestCase):
     def settle(self, holds=lambda found: True):
         """The counters once the pool is whole: two processes, connected."""
 
         def whole():
-            found = scrape()
+            found = lasting(scrape())
             return found if found["keys_processes"] == found["keys_database_connected"] == 2 and holds(found) else None
 
         return stack.wait_until(whole, what="two connected processes")
@@ -70,6 +80,8 @@ class PoolMetricsTest(unittest.TestCase):
             self.assertEqual(stack.get().status, 401)
         return self.settle(lambda found: answered(found) == before + 13)
 
+
+class PoolMetricsTest(PoolTest):
     def test_every_process_shows_the_sum_of_the_pool(self):
         before = scrape()
         self.ask()
@@ -107,34 +119,23 @@ class PoolMetricsTest(unittest.TestCase):
         self.assertEqual([name for name in before if after[name] < before[name]], [])
 
     def test_the_counters_of_another_version_are_left_to_its_processes(self):
-        # As if the processes that run were of a version with a shorter file.
-        path = pathlib.Path(stack.place, "pool", "metrics")
-        owner = path.stat()
-        other = path.with_name("other")
+        # Another version's file lies beside ours, named after its own layout.
+        other = metrics_file().with_name("metrics-0123456789abcdef")
         content = b"another layout" * 7
         other.write_bytes(content)
-        os.chown(other, owner.st_uid, owner.st_gid)
-        other.replace(path)
-        with open(path, "rb") as file:
-            stack.run("tools/replace-pool")
-            self.settle()
-            self.assertEqual(file.read(), content)
-            self.assertEqual(os.fstat(file.fileno()).st_nlink, 0, "exchanged")
+        self.addCleanup(other.unlink)
+        stack.run("tools/replace-pool")
         self.ask()
+        self.assertEqual(other.read_bytes(), content)
         self.assertEqual(*scrape_each().values())
 
-    def test_the_text_is_what_prometheus_reads(self):
+    def test_the_text_is_what_prometheus_wants(self):
         self.ask()
-        text = stack.get("/metrics", url=stack.status_url).body.decode()
-        types = dict(re.findall(r"^# TYPE (\w+) (counter|gauge|histogram)$", text, re.M))
-        self.assertEqual(set(types), set(re.findall(r"^# HELP (\w+) \S", text, re.M)))
-        for line in text.splitlines():
-            if not line.startswith("#"):
-                name = re.match(r"\w+", line)[0]
-                with self.subTest(line):
-                    self.assertIn(re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name), types)
-        found = samples(text)
-        buckets = [value for name, value in found.items() if "_bucket" in name]
+        text = stack.get("/metrics", url=stack.status_url).body
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, b"", b""))
+        found = samples(text.decode())
+        buckets = [value for name, value in found.items() if "keys_request_duration_seconds_bucket" in name]
         self.assertEqual(buckets, sorted(buckets))
         self.assertEqual({buckets[-1], found["keys_request_duration_seconds_count"]}, {answered(found)})
 
@@ -208,6 +209,23 @@ class RequestLogTest(unittest.TestCase):
                 )[0]
                 self.assertIn("X-RateLimit-Limit:", head)
                 self.assertEqual(head.count("Server-Timing:"), count)
+
+
+class TruncatedFileTest(PoolTest):
+    """The last class: its counts fit nothing any more."""
+
+    def test_a_truncated_file_costs_counts_and_no_process(self):
+        self.ask()
+        pids, size = stack.worker_pids(), metrics_file().stat().st_size
+        for length in (0, 100, 5000):
+            with self.subTest(length):
+                os.truncate(metrics_file(), length)
+                self.ask()
+                self.assertEqual(*scrape_each().values())
+                if length == 0:  # what nobody touches need not come back
+                    self.assertEqual(metrics_file().stat().st_size, size)
+        self.assertEqual(stack.worker_pids(), pids)
+        stack.wait_until(lambda: "truncated by somebody" in stack.handler_log(), what="a line about it")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ TEST_CASE("every error has the published status and code, and a message for peop
     Response response;
     RespondWithError(row.error, "req_12345678", nullptr, response);
     CHECK(response.status == row.status);
-    CHECK(response.code == row.code);
+    CHECK(CodeOf(response.error) == row.code);
     CHECK(response.body.starts_with(std::string(R"({"error":{"code":")") + row.code + '"'));
     CHECK(response.body.ends_with(R"("request_id":"req_12345678"}})"));
     CHECK(response.body.find("details") == std::string::npos);
@@ -46,6 +46,11 @@ TEST_CASE("405 names the methods, 503 says when to come back") {
   response.Clear();
   RespondWithError(ApiError::kServiceUnavailable, "req_12345678", nullptr, response);
   CHECK(response.headers == "Retry-After: 1\r\n");
+}
+
+TEST_CASE("what is no error has the code ok") {
+  CHECK(CodeOf(std::nullopt) == "ok");
+  CHECK(CodeOf(Response{}.error) == "ok");
 }
 
 TEST_CASE("an error over the limit names the window") {

@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "handler/api/api_error.h"
+
 namespace keys {
 namespace {
 
@@ -33,7 +35,7 @@ TEST_CASE("HEAD gets the headers of the GET, its length too, and no body") {
 TEST_CASE("an error names its code for the access log") {
   Response response;
   response.status = 401;
-  response.code = "invalid_session";
+  response.error = ApiError::kInvalidSession;
   std::string out;
   AppendCgiResponse(response, "req_0123456789ab", false, out);
   CHECK(out.find("Status: 401 Unauthorized\r\n") == 0);

@@ -55,7 +55,7 @@ TEST_CASE("what is refused before the database is asked, in its order") {
     CAPTURE(row.what);
     CHECK_FALSE(story.Begin(row.request));
     CHECK(story.response.status == row.status);
-    CHECK(story.response.code == row.code);
+    CHECK(CodeOf(story.response.error) == row.code);
     CHECK(story.response.body.find(row.code) != std::string::npos);
     CHECK(story.response.body.find(story.context.request_id) != std::string::npos);
     const bool challenged = story.response.headers.find("WWW-Authenticate: Cookie ") == 0;
