@@ -87,7 +87,7 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
-.PHONY: all binaries toolchain run up down test test-unit test-faults test-browser test-tls bench \
+.PHONY: all binaries toolchain run up down test test-unit test-faults test-failover test-browser test-tls bench \
         install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
@@ -119,6 +119,9 @@ test-faults: ## the fault tests alone: databases, processes and clients that fai
 
 test-tls: ## the TLS scan alone
 	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/api/tls_test.py
+
+test-failover: ## a pool on a real Patroni (needs root, Debian's patroni, etcd-server and pgbouncer; else skipped)
+	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/failover
 
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
 	tools/install-packages build run test browser && $(LOCKED) $(MAKE) all && tests/run tests/browser

@@ -17,13 +17,14 @@ MISSING = None if os.path.exists(PROGRAM) else "PgBouncer is not installed (Debi
 
 
 class PgBouncer:
-    def __init__(self, server, mode, lines=()):
+    def __init__(self, server, mode, lines=(), inside=(), port=None):
         self.server = server  # a connection string without a database
         self.mode = mode  # session | transaction
         self.lines = lines
+        self.inside = inside  # a command that runs it elsewhere, as postgres
+        self.port = port or free_port()
 
     def __enter__(self):
-        self.port = free_port()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="keys-pgbouncer-", dir="/tmp"))
         users = self.directory / "users"
         users.write_text('"keys_runtime" ""\n"postgres" ""\n', encoding="ascii")
@@ -34,12 +35,12 @@ class PgBouncer:
         (self.directory / "ini").write_text("\n".join(settings) + "\n", encoding="ascii")
         identity = {}
         if os.geteuid() == 0:  # it refuses to run as root
-            identity = {"user": "postgres", "group": "postgres", "extra_groups": []}
+            identity = {} if self.inside else {"user": "postgres", "group": "postgres", "extra_groups": []}
             for path in (self.directory, users, self.directory / "ini"):
                 shutil.chown(path, "postgres", "postgres")
         with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, self.directory / "ini"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*self.inside, PROGRAM, self.directory / "ini"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=bare_environment(), **identity,
             )  # fmt: skip
         socket = self.directory / f".s.PGSQL.{self.port}"
