@@ -13,12 +13,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <new>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
 #include "handler/api/list_keys.h"
 #include "handler/api/metrics.h"
+#include "handler/api/response_body.h"
 #include "handler/base/log.h"
 #include "handler/database/key_list.h"
 #include "handler/database/lookup_batcher.h"
@@ -37,7 +39,12 @@ constexpr std::chrono::seconds kTick{1};
 // TimeoutStopSec=.
 constexpr std::chrono::seconds kMaxSending{20};
 constexpr int kEventsATurn = 64;
-constexpr size_t kTrimAfterClosed = 32;  // connections that have left since the last tick
+constexpr size_t kMaxKeptText = 256 * 1024;  // memory beyond this is given back after a response
+constexpr size_t kTrimAfterClosed = 32;      // connections that have left since the last tick
+
+int64_t Microseconds(Clock::duration duration) {
+  return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
+}
 
 // Gives its memory back, which an assignment of an empty text does not.
 void ReleaseMemory(std::string& text) {
@@ -86,10 +93,17 @@ class Server {
                                     const Request& request) { OnRequest(ticket, request); },
                   .gone = [this](RequestId ticket) { OnGone(ticket); }},
                  metrics_),
-        database_(config.database_url, ListKeysStatement(config.token.require_session),
-                  config.deadline, epoll_.get(), kDatabaseTag,
-                  [this](RequestId ticket, const Row* row, DatabaseFault fault,
-                         std::string_view sqlstate) { OnAnswer(ticket, row, fault, sqlstate); }) {
+        batcher_(
+            {.url = config.database_url,
+             .sql = ListKeysStatement(config.token.require_session),
+             .deadline = config.deadline,
+             .epoll = epoll_.get(),
+             .tag = kDatabaseTag,
+             .seed = std::random_device{}()},
+            [this](std::span<const Waiter> waiters, const LookupResult& result) {
+              OnResult(waiters, result);
+            },
+            Clock::now()) {
     std::signal(SIGPIPE, SIG_IGN);  // libfcgi has installed a handler of its own
     epoll_event event{.events = EPOLLIN, .data = {.u64 = kSignalTag}};
     epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, signals_.get(), &event);
@@ -102,18 +116,19 @@ class Server {
     while (!Drained()) {
       FlushLog();
       std::array<epoll_event, kEventsATurn> events;
-      const Clock::time_point wake = std::min(database_.NextTime(), tick);
+      const Clock::time_point wake = std::min(batcher_.NextTime(), tick);
       const int count = epoll_wait(epoll_.get(), events.data(), kEventsATurn, Until(wake));
       const Clock::time_point now = Clock::now();
       for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
-      database_.OnTime(now);
-      database_.Send(now);
+      FollowOthers(now);
+      batcher_.OnTime(now);
+      batcher_.Send(now);
       if (now >= tick) {
         tick = now + kTick;
         OnTick(now);
       }
     }
-    ReportState();
+    ReportState(Clock::now());
     Log(Level::kInfo, "stopped", {{"pid", getpid()}});
     FlushLog();
     return 0;
@@ -147,7 +162,7 @@ class Server {
         fastcgi_.Accept(now);
         break;
       case kDatabaseTag:
-        database_.OnEvent(now);
+        batcher_.OnEvent(now);
         break;
       case kSignalTag:
         OnSignal(now);
@@ -181,7 +196,7 @@ class Server {
         metrics_.Add(Counter::kKeyReloadFailures);
         break;
     }
-    ReportState();
+    ReportState(now);
     // The memory of a long list or of a crowd goes back to the system.
     const size_t connections = fastcgi_.connections();
     if (sent_long_response_ || connections + kTrimAfterClosed <= connections_) malloc_trim(0);
@@ -190,97 +205,142 @@ class Server {
   }
 
   // What the metrics say about this process now.
-  void ReportState() {
-    metrics_.Set(Gauge::kDatabaseConnected, database_.connected() ? 1 : 0);
+  void ReportState(Clock::time_point now) {
+    const LookupQueue& queue = batcher_.queue();
+    metrics_.Set(Gauge::kCircuitOpen, batcher_.circuit_is_open(now) ? 1 : 0);
     metrics_.Set(Gauge::kConnections, static_cast<int64_t>(fastcgi_.connections()));
+    metrics_.Set(Gauge::kRequestsWaiting, static_cast<int64_t>(queue.requests()));
+    metrics_.Set(Gauge::kLookupsWaiting, static_cast<int64_t>(queue.lookups()));
+    const Clock::duration left = queue.empty() ? deadline_ : queue.NextDeadline() - now;
+    metrics_.Set(Gauge::kOldestWait, Microseconds(std::max<Clock::duration>(deadline_ - left, {})));
     metrics_.Set(Gauge::kResidentMemory, ResidentMemory());
     LogMetricsProblem(metrics_);
-    metrics_.Add(Counter::kDatabaseReconnects, database_.reconnects() - reconnects_);
-    reconnects_ = database_.reconnects();
+    CountLookups();
   }
 
-  void OnRequest(RequestId ticket, const Request& request) {
-    const Moment now = Moment::Now();
-    response_.Clear();
-    if (!request.status_page.empty()) {
-      AnswerStatusPage(ticket, request, now);
-      return;
+  // What the batcher has done since the last call.
+  void CountLookups() {
+    const LookupBatcher::Stats& stats = batcher_.stats();
+    metrics_.Set(Gauge::kDatabaseConnected, batcher_.connected() ? 1 : 0);
+    metrics_.Add(Counter::kDatabaseReconnects, stats.connects - counted_.connects);
+    metrics_.Add(Counter::kLookupRetries, stats.retries - counted_.retries);
+    metrics_.Add(Counter::kPoisonLookups, stats.poison - counted_.poison);
+    if (const int64_t sent = stats.statements - counted_.statements; sent > 0) {
+      const int64_t lookups = (stats.lookups - counted_.lookups) / sent;
+      for (int64_t i = 0; i < sent; ++i) metrics_.Observe(Histogram::kStatementLookups, lookups);
     }
-    RequestContext& context = ContextOf(ticket);
-    OutliveOutOfMemory(ticket, context, [&] {
-      if (list_keys_.Authorize(request, key_files_.keys(), now, context, response_)) {
-        database_.Submit(ticket, context.user, context.session, context.asked);
-      } else {
-        Send(ticket, context, Moment::Now());
-      }
-    });
+    counted_ = stats;
   }
 
-  void OnAnswer(RequestId ticket, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
-    RequestContext& context = ContextOf(ticket);
+  void OnRequest(RequestId id, const Request& request) {
     const Moment now = Moment::Now();
     response_.Clear();
-    OutliveOutOfMemory(ticket, context, [&] {
-      list_keys_.Respond(row, fault, sqlstate, now, context, response_);
-      Send(ticket, context, now);
-    });
+    RequestContext& context = ContextOf(id);
+    context.is_readiness_check = request.status_page == "readyz";
+    if (context.is_readiness_check) {
+      context.request_id.assign(request.request_id);
+      context.head_only = request.method == "HEAD";
+      CheckReadiness(id, now);
+    } else if (!request.status_page.empty()) {
+      SendMetrics(id, request, now);
+    } else if (list_keys_.Authorize(request, key_files_.keys(), now, context, response_)) {
+      context.asked = context.answered = Clock::now();
+      batcher_.Submit(id, context.user, context.session, context.asked);
+    } else {
+      const Moment refused = Moment::Now();
+      context.asked = context.answered = refused.steady;
+      Send(id, context, refused);
+    }
   }
 
-  // Of a list too long, say: the next request may fit again.
-  template <typename Work>
-  void OutliveOutOfMemory(RequestId ticket, const RequestContext& context, Work work) {
-    try {
-      work();
-    } catch (const std::bad_alloc&) {
-      Log(Level::kError, "out_of_memory", {{"id", context.request_id}});
-      ReleaseMemory(response_.body);
-      ReleaseMemory(cgi_response_);
+  void OnResult(std::span<const Waiter> waiters, const LookupResult& result) {
+    body_.clear();
+    if (result.list != nullptr && result.list->granted > 0 && !WriteKeyList(*result.list, body_)) {
+      body_.clear();
+    }
+    const Moment now = Moment::Now();
+    for (size_t position = 0; position < waiters.size(); ++position) {
+      if (waiters[position].gone) continue;
+      const RequestId id = waiters[position].request;
+      RequestContext& context = ContextOf(id);
       response_.Clear();
-      RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
-      Send(ticket, context, Moment::Now());
+      if (context.is_readiness_check) {
+        SendReadiness(id, result.fault == DatabaseFault::kNone, now);
+        continue;
+      }
+      list_keys_.Respond(result, position, body_, now, context, response_);
+      Send(id, context, now);
+    }
+    if (body_.capacity() > kMaxKeptText) ReleaseMemory(body_);
+  }
+
+  // Ready is a process that has keys and gets an answer from the database: to a lookup of nobody.
+  void CheckReadiness(RequestId id, Moment now) {
+    if (key_files_.keys().size() == 0 || batcher_.circuit_is_open(now.steady)) {
+      SendReadiness(id, false, now);
+    } else {
+      batcher_.Submit(id, Uuid{}, Uuid{}, now.steady);
     }
   }
 
-  void OnGone(RequestId ticket) {
-    database_.Cancel(ticket);
-    Log(Level::kInfo, "client_gone", {{"id", ContextOf(ticket).request_id}});
-  }
-
-  void Send(RequestId ticket, const RequestContext& context, Moment now) {
+  void SendReadiness(RequestId id, bool is_ready, Moment now) {
+    const RequestContext& context = ContextOf(id);
+    if (is_ready) {
+      response_.body = R"({"status":"ready"})";
+    } else {
+      RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
+    }
     cgi_response_.clear();
     AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
-    fastcgi_.Respond(ticket, cgi_response_, now.steady);
+    fastcgi_.Respond(id, cgi_response_, now.steady);
+  }
+
+  void SendMetrics(RequestId id, const Request& request, Moment now) {
+    if (request.status_page == "metrics") {
+      ReportState(now.steady);
+      response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
+      metrics_.AppendText(response_.body);
+    } else {
+      RespondWithError(ApiError::kServiceUnavailable, request.request_id, nullptr, response_);
+    }
+    cgi_response_.clear();
+    AppendCgiResponse(response_, request.request_id, request.method == "HEAD", cgi_response_);
+    fastcgi_.Respond(id, cgi_response_, now.steady);
+  }
+
+  // When another process of the pool has connected, this one may, too.
+  void FollowOthers(Clock::time_point now) {
+    if (batcher_.stats().statements != counted_.statements ||
+        batcher_.stats().connects != counted_.connects) {
+      CountLookups();
+    }
+    const int64_t connects = metrics_.Total(Counter::kDatabaseReconnects);
+    if (connects != pool_connects_ && !batcher_.connected()) batcher_.OnSiblingConnected(now);
+    pool_connects_ = connects;
+  }
+
+  void OnGone(RequestId id) {
+    batcher_.Cancel(id);
+    Log(Level::kInfo, "client_gone", {{"id", ContextOf(id).request_id}});
+  }
+
+  void Send(RequestId id, const RequestContext& context, Moment now) {
+    cgi_response_.clear();
+    AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
+    fastcgi_.Respond(id, cgi_response_, now.steady);
     LogRequest(context, response_, now, metrics_);
-    if (cgi_response_.capacity() > FastCgi::kMaxWrittenAtOnce * 4) {
+    if (cgi_response_.capacity() > kMaxKeptText) {
       ReleaseMemory(cgi_response_);
       ReleaseMemory(response_.body);
       sent_long_response_ = true;
     }
   }
 
-  // For load balancers and Prometheus; nginx alone asks for them.
-  void AnswerStatusPage(RequestId ticket, const Request& request, Moment now) {
-    const std::string id(request.request_id);
-    if (request.status_page == "metrics") {
-      ReportState();
-      response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
-      metrics_.AppendText(response_.body);
-    } else if (request.status_page == "readyz" && database_.connected() &&
-               key_files_.keys().size() > 0) {
-      response_.body = R"({"status":"ready"})";
-    } else {
-      RespondWithError(ApiError::kServiceUnavailable, id, nullptr, response_);
-    }
-    cgi_response_.clear();
-    AppendCgiResponse(response_, id, request.method == "HEAD", cgi_response_);
-    fastcgi_.Respond(ticket, cgi_response_, now.steady);
-  }
-
-  // One place a connection, named by the descriptor in its ticket.
-  RequestContext& ContextOf(RequestId ticket) {
-    const auto place = static_cast<size_t>(ticket & 0xFFFFFFFF);
-    if (contexts_.size() <= place) contexts_.resize(place + 1);
-    return contexts_[place];
+  // One per connection, which has one request at a time; the id names its descriptor.
+  RequestContext& ContextOf(RequestId id) {
+    const auto fd = static_cast<size_t>(id & 0xFFFFFFFF);
+    if (contexts_.size() <= fd) contexts_.resize(fd + 1);
+    return contexts_[fd];
   }
 
   KeyFiles& key_files_;
@@ -290,11 +350,13 @@ class Server {
   ListKeys list_keys_;
   Descriptor signals_;  // blocked before libfcgi installs handlers of its own: none is lost
   FastCgi fastcgi_;
-  LookupBatcher database_;
+  LookupBatcher batcher_;
   std::vector<RequestContext> contexts_;
   Response response_;
   std::string cgi_response_;
-  int64_t reconnects_ = 0;
+  std::string body_;                 // of the list that was looked up last
+  LookupBatcher::Stats counted_;     // in the metrics
+  int64_t pool_connects_ = 0;        // of all processes
   bool sent_long_response_ = false;  // an answer since the last tick
   size_t connections_ = 0;           // at the last tick
   bool draining_ = false;
@@ -324,21 +386,28 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
   RequestContext context;
   Response response;
   if (list_keys.Authorize(request, key_files.keys(), Moment::Now(), context, response)) {
+    context.asked = Clock::now();
     bool answered = false;
     const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
-    LookupBatcher database(
-        config.database_url, ListKeysStatement(config.token.require_session), config.deadline,
-        epoll.get(), kDatabaseTag,
-        [&](RequestId, const Row* row, DatabaseFault fault, std::string_view sqlstate) {
-          list_keys.Respond(row, fault, sqlstate, Moment::Now(), context, response);
+    LookupBatcher batcher(
+        {.url = config.database_url,
+         .sql = ListKeysStatement(config.token.require_session),
+         .deadline = config.deadline,
+         .epoll = epoll.get(),
+         .tag = kDatabaseTag},
+        [&](std::span<const Waiter>, const LookupResult& result) {
+          std::string body;
+          const bool is_good = result.list != nullptr && WriteKeyList(*result.list, body);
+          list_keys.Respond(result, 0, is_good ? body : "", Moment::Now(), context, response);
           answered = true;
-        });
-    database.Submit(0, context.user, context.session, Clock::now());
+        },
+        context.asked);
+    batcher.Submit(0, context.user, context.session, context.asked);
     while (!answered) {
-      database.Send(Clock::now());
+      batcher.Send(Clock::now());
       epoll_event event{};
-      if (epoll_wait(epoll.get(), &event, 1, 10) > 0) database.OnEvent(Clock::now());
-      database.OnTime(Clock::now());
+      if (epoll_wait(epoll.get(), &event, 1, 10) > 0) batcher.OnEvent(Clock::now());
+      batcher.OnTime(Clock::now());
     }
   }
   LogRequest(context, response, Moment::Now(), metrics);

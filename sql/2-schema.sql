@@ -127,8 +127,16 @@ CREATE UNLOGGED TABLE IF NOT EXISTS public.request_counts (
     day_count integer NOT NULL,
     minute_limit integer NOT NULL,
     day_limit integer NOT NULL,
-    admitted boolean NOT NULL
+    granted integer NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2);
+-- A table of version 1.0.0 counts one request per statement; its processes go on doing so until they are replaced.
+ALTER TABLE public.request_counts ADD COLUMN IF NOT EXISTS granted integer NOT NULL DEFAULT 0;
+DO $$
+BEGIN
+    ALTER TABLE public.request_counts ALTER COLUMN admitted SET DEFAULT true;
+EXCEPTION WHEN undefined_column THEN NULL;
+END
+$$;
 ALTER TABLE public.request_counts ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS request_counts_for_the_service ON public.request_counts;
 CREATE POLICY request_counts_for_the_service ON public.request_counts TO keys_runtime, keys_sweeper USING (true);
@@ -141,6 +149,6 @@ COMMENT ON COLUMN public.request_counts.minute_count IS 'Requests admitted in th
 COMMENT ON COLUMN public.request_counts.day_count IS 'Requests admitted in the day window';
 COMMENT ON COLUMN public.request_counts.minute_limit IS 'The tier''s limit at the last request';
 COMMENT ON COLUMN public.request_counts.day_limit IS 'The tier''s limit at the last request';
-COMMENT ON COLUMN public.request_counts.admitted IS 'Whether the last request was within both windows';
+COMMENT ON COLUMN public.request_counts.granted IS 'How many requests the last statement granted';
 
 COMMIT;

@@ -55,7 +55,7 @@ GRANT SELECT, INSERT, UPDATE ON public.request_counts TO keys_runtime;
 -- A row is found by its place, and locked before it is deleted, which takes the right to update some column.
 -- On partitions too (sql/partition_counts.sql): one by one, a page of a partition is read once.
 GRANT USAGE ON SCHEMA keys_private TO keys_sweeper;
-SELECT format('GRANT SELECT (ctid, minute_ends, day_ends), UPDATE (admitted), DELETE ON %s TO keys_sweeper', part)
+SELECT format('GRANT SELECT (ctid, minute_ends, day_ends), UPDATE (granted), DELETE ON %s TO keys_sweeper', part)
 FROM (
     SELECT 'public.request_counts'::regclass
     UNION SELECT relid FROM pg_partition_tree('public.request_counts')

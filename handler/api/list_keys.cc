@@ -20,7 +20,7 @@ ApiError ErrorOf(TokenRefusal refusal) {
   return ApiError::kInvalidSession;
 }
 
-constexpr size_t kMaxKeysKept = 1000;  // a longer list's memory is given back
+constexpr size_t kEndedSessions = 4096;
 
 int64_t Microseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
@@ -34,7 +34,8 @@ ListKeys::ListKeys(const Config& config, Metrics& metrics)
                  config.cookies.token + "\"\r\n"),
       server_timing_(config.server_timing),
       metrics_(metrics),
-      tokens_(config.token) {}
+      tokens_(config.token),
+      ended_sessions_(kEndedSessions) {}
 
 bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
                          RequestContext& context, Response& response) {
@@ -47,11 +48,11 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
   context.began = context.asked = context.answered = now.steady;
 
   if (request.method != "GET" && request.method != "HEAD") {
-    Refuse(ApiError::kMethodNotAllowed, context, response);
+    Refuse(ApiError::kMethodNotAllowed, {}, context, response);
     return false;
   }
   if (request.sec_fetch_site == "cross-site") {
-    Refuse(ApiError::kCrossSiteRequest, context, response);
+    Refuse(ApiError::kCrossSiteRequest, {}, context, response);
     return false;
   }
 
@@ -64,64 +65,84 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
     verdict = std::get<TokenRefusal>(cookie);
   }
   if (const auto* const refusal = std::get_if<TokenRefusal>(&verdict)) {
-    context.rule = request.has_api_key && *refusal == TokenRefusal::kNoCookie
-                       ? "api_key_without_cookie"
-                       : Describe(*refusal);
-    Refuse(ErrorOf(*refusal), context, response);
+    const bool is_api_key = request.has_api_key && *refusal == TokenRefusal::kNoCookie;
+    Refuse(ErrorOf(*refusal), is_api_key ? "api_key_without_cookie" : Describe(*refusal), context,
+           response);
     return false;
   }
   const Claims& claims = std::get<Claims>(verdict);
   context.has_user = true;
   context.user = claims.user;
   context.session = claims.session;
+  return !RefuseKnown(now, context, response);
+}
 
-  if (const std::optional<Quota> over = over_limit_.Find(claims.user, now.steady)) {
+// By what a lookup found a moment ago.
+bool ListKeys::RefuseKnown(Moment now, RequestContext& context, Response& response) {
+  const Clock::time_point* const until = ended_sessions_.Find({context.user, context.session});
+  if (until != nullptr && now.steady < *until) {
+    Refuse(ApiError::kInvalidSession, "session_not_live_remembered", context, response);
+    return true;
+  }
+  if (const std::optional<Quota> over = over_limit_.Find(context.user, now.steady)) {
     metrics_.Add(Counter::kOverLimitFromMemory);
-    context.rule = "over_limit_remembered";
-    RefuseOver(*over, context, response);
-    return false;
+    RefuseOver(*over, "over_limit_remembered", context, response);
+    return true;
   }
-  context.asked = Clock::now();
-  return true;
+  return false;
 }
 
-void ListKeys::Respond(const Row* row, DatabaseFault fault, std::string_view sqlstate, Moment now,
-                       RequestContext& context, Response& response) {
-  context.answered = now.steady;
-  if (row != nullptr && !ReadKeyList(*row, list_)) fault = DatabaseFault::kInternal;
-  if (fault != DatabaseFault::kNone) {
+void ListKeys::Respond(const LookupResult& result, size_t position, std::string_view body,
+                       Moment now, RequestContext& context, Response& response) {
+  if (result.fault != DatabaseFault::kNone) {
     metrics_.Add(Counter::kDatabaseFaults);
-    context.rule = Describe(fault);
-    if (!sqlstate.empty()) {
+    if (!result.sqlstate.empty()) {
       Log(Level::kWarning, "statement_failed",
-          {{"id", context.request_id}, {"sqlstate", sqlstate}, {"fault", Describe(fault)}});
+          {{"id", context.request_id},
+           {"sqlstate", result.sqlstate},
+           {"fault", Describe(result.fault)}});
     }
-    Refuse(fault == DatabaseFault::kInternal ? ApiError::kInternalError
-                                             : ApiError::kServiceUnavailable,
-           context, response);
-  } else if (row == nullptr) {
-    context.rule = "session_not_live";
-    Refuse(ApiError::kInvalidSession, context, response);
-  } else if (const Quota quota = QuotaOf(list_); !list_.admitted) {
-    over_limit_.Remember(context.user, quota, now.steady);
-    context.rule = "over_limit";
-    RefuseOver(quota, context, response);
-  } else if (!WriteKeyList(list_, response.body)) {
-    context.rule = "text_not_utf8";
-    Refuse(ApiError::kInternalError, context, response);
+    Refuse(result.fault == DatabaseFault::kInternal ? ApiError::kInternalError
+                                                    : ApiError::kServiceUnavailable,
+           Describe(result.fault), context, response);
+  } else if (result.list == nullptr) {
+    ended_sessions_.Insert({context.user, context.session}, now.steady + kEndedSessionKept);
+    Refuse(ApiError::kInvalidSession, "session_not_live", context, response);
   } else {
-    AppendRateLimitHeaders(quota, false, response.headers);
+    RespondWithList(*result.list, position, body, now, context, response);
   }
+  context.answered = now.steady;
   AppendServerTiming(context, now, response);
-  if (list_.keys.size() > kMaxKeysKept) list_ = {};
 }
 
-void ListKeys::Refuse(ApiError error, const RequestContext& context, Response& response) {
+void ListKeys::RespondWithList(const KeyList& list, size_t position, std::string_view body,
+                               Moment now, RequestContext& context, Response& response) {
+  if (list.user != context.user) {  // a fault of ours: nobody reads what is another's
+    Log(Level::kError, "list_of_another_user", {{"id", context.request_id}});
+    return Refuse(ApiError::kInternalError, "list_of_another_user", context, response);
+  }
+  const Quota quota = QuotaOf(list, position);
+  if (position >= static_cast<size_t>(list.granted)) {
+    over_limit_.Remember(context.user, quota, now.steady);
+    return RefuseOver(quota, "over_limit", context, response);
+  }
+  if (body.empty()) {
+    return Refuse(ApiError::kInternalError, "text_not_utf8", context, response);
+  }
+  response.body.assign(body);
+  AppendRateLimitHeaders(quota, false, response.headers);
+}
+
+void ListKeys::Refuse(ApiError error, std::string_view rule, RequestContext& context,
+                      Response& response) {
+  context.rule = rule;
   RespondWithError(error, context.request_id, nullptr, response);
   if (response.status == 401) response.headers += challenge_;
 }
 
-void ListKeys::RefuseOver(const Quota& quota, const RequestContext& context, Response& response) {
+void ListKeys::RefuseOver(const Quota& quota, std::string_view rule, RequestContext& context,
+                          Response& response) {
+  context.rule = rule;
   RespondWithError(ApiError::kRateLimitExceeded, context.request_id, &quota.Described(), response);
   AppendRateLimitHeaders(quota, true, response.headers);
 }

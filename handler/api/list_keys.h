@@ -1,8 +1,8 @@
-// THE STORY of a request, in two functions that know no socket and no clock:
+// Handles a request, in two functions that know no socket, no database and no clock:
 //
-//   Authorize   method? cross-site? cookie -> token -> session? known to be over the limit?
-//           Any refusal is a response at once; otherwise the database is to be asked.
-//   Respond     the row, or why there is none -> the response
+//   Authorize   method? cross-site? cookie -> token -> session? known to have ended? known to be
+//               over the limit? Any refusal is a response at once; otherwise a lookup is needed.
+//   Respond     what the lookup found -> the response
 //
 // The order of the refusals is the order above: 405, 403, 401, 429.
 // Thread rule: one thread.
@@ -18,8 +18,9 @@
 #include "handler/api/metrics.h"
 #include "handler/api/rate_limit.h"
 #include "handler/auth/token_cache.h"
+#include "handler/base/bounded_cache.h"
+#include "handler/base/clock.h"
 #include "handler/config.h"
-#include "handler/database/key_list.h"
 #include "handler/database/lookup_batcher.h"
 
 namespace keys {
@@ -31,37 +32,50 @@ struct Moment {
   static Moment Now() { return {std::chrono::system_clock::now(), Clock::now()}; }
 };
 
-// What is kept of a request between Begin and End.
+// What is kept of a request between Authorize and Respond.
 struct RequestContext {
   std::string request_id;
   bool head_only = false;
   bool has_user = false;
   bool cache_hit = false;
+  bool is_readiness_check = false;  // of a load balancer: no user, nothing to list
   Uuid user;
   Uuid session;
-  std::string_view rule;  // why the session was refused, for the log; a literal
+  std::string_view rule;  // why the request was refused, for the log; a literal
   Clock::time_point began;
-  Clock::time_point asked;     // the database; began when it was not
-  Clock::time_point answered;  // by the database
+  Clock::time_point asked;     // Authorize was done; the caller sets it
+  Clock::time_point answered;  // by the database; as `asked` when it was not asked
 };
 
 class ListKeys {
  public:
+  static constexpr std::chrono::seconds kEndedSessionKept{1};
+
   // `metrics` outlives this.
   ListKeys(const Config& config, Metrics& metrics);
 
-  // True: ask the statement with context.user and context.session, then End. False: `response` is
-  // complete. `keys` may change from call to call.
+  // True: look up context.user and context.session, then Respond. False: `response` is complete.
+  // `keys` may change from call to call.
   bool Authorize(const Request& request, const JwkSet& keys, Moment now, RequestContext& context,
                  Response& response);
 
-  // `row` is null when there is a fault, or when the session is not live.
-  void Respond(const Row* row, DatabaseFault fault, std::string_view sqlstate, Moment now,
+  // `position`, from 0, is the request's among those that the lookup was made for. `body` is the
+  // list as JSON, written once for all of them; empty: there is none, or its text is not UTF-8.
+  void Respond(const LookupResult& result, size_t position, std::string_view body, Moment now,
                RequestContext& context, Response& response);
 
  private:
-  void Refuse(ApiError error, const RequestContext& context, Response& response);
-  void RefuseOver(const Quota& quota, const RequestContext& context, Response& response);
+  struct SessionId {
+    Uuid user;
+    Uuid session;
+  };
+
+  void Refuse(ApiError error, std::string_view rule, RequestContext& context, Response& response);
+  void RefuseOver(const Quota& quota, std::string_view rule, RequestContext& context,
+                  Response& response);
+  bool RefuseKnown(Moment now, RequestContext& context, Response& response);
+  void RespondWithList(const KeyList& list, size_t position, std::string_view body, Moment now,
+                       RequestContext& context, Response& response);
   void AppendServerTiming(const RequestContext& context, Moment now, Response& response) const;
 
   SessionCookieNames cookies_;
@@ -70,11 +84,11 @@ class ListKeys {
   Metrics& metrics_;
   TokenCache tokens_;
   OverLimitCache over_limit_;
-  KeyList list_;  // reused
+  BoundedCache<SessionId, Clock::time_point> ended_sessions_;  // known to have ended, until then
   std::string cookie_scratch_;
 };
 
-// The one log line a request, and its place in the metrics.
+// The one log line per request, and its place in the metrics.
 void LogRequest(const RequestContext& context, const Response& response, Moment now,
                 Metrics& metrics);
 

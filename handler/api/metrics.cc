@@ -174,6 +174,10 @@ void Metrics::Set(Gauge gauge, int64_t value) {
   if (slot_ < kSlots) shared_->gauges[slot_][static_cast<size_t>(gauge)].store(value);
 }
 
+int64_t Metrics::Total(Counter counter) const {
+  return Read(shared_->counters[static_cast<size_t>(counter)]);
+}
+
 void Metrics::Observe(Histogram histogram, int64_t value) {
   const std::span<const int64_t> bounds = kHistograms[static_cast<size_t>(histogram)].bounds;
   Shared::HistogramCells& cells = shared_->histograms[static_cast<size_t>(histogram)];

@@ -71,6 +71,7 @@ class Metrics {
 
   void CountRequest(std::optional<ApiError> error, std::chrono::microseconds duration);
   void Add(Counter counter, int64_t count = 1);
+  int64_t Total(Counter counter) const;  // of the whole pool
   void Set(Gauge gauge, int64_t value);
   // In the histogram's unit, 0 or more.
   void Observe(Histogram histogram, int64_t value);

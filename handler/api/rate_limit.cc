@@ -6,15 +6,16 @@
 namespace keys {
 namespace {
 
-constexpr int64_t kMicrosecondsASecond = 1000000;
+constexpr int64_t kMicrosecondsPerSecond = 1000000;
 
-Window WindowOf(std::string_view name, int32_t length_s, const WindowCount& count,
+// `later`: how many of the window's requests come after the one that is told.
+Window WindowOf(std::string_view name, int32_t length_s, const WindowCount& count, int32_t later,
                 DatabaseTime now) {
   Window window;
   window.name = name;
   window.length_s = length_s;
   window.limit = count.limit;
-  window.remaining = std::max(count.limit - count.count, 0);
+  window.remaining = std::max(count.limit - (count.count - later), 0);
   window.reset = std::chrono::ceil<std::chrono::seconds>(count.ends).time_since_epoch().count();
   window.microseconds = std::max<int64_t>((count.ends - now).count(), 0);
   return window;
@@ -52,12 +53,14 @@ void AppendState(std::string& headers, const Window& window) {
 }  // namespace
 
 int64_t Window::SecondsLeft() const {
-  return std::max<int64_t>((microseconds + kMicrosecondsASecond - 1) / kMicrosecondsASecond, 1);
+  return std::max<int64_t>((microseconds + kMicrosecondsPerSecond - 1) / kMicrosecondsPerSecond, 1);
 }
 
-Quota QuotaOf(const KeyList& list) {
-  return {WindowOf("minute", 60, list.minute, list.now),
-          WindowOf("day", 86400, list.day, list.now)};
+Quota QuotaOf(const KeyList& list, size_t position) {
+  const auto granted = static_cast<size_t>(list.granted);
+  const auto later = static_cast<int32_t>(position < granted ? granted - position - 1 : 0);
+  return {WindowOf("minute", 60, list.minute, later, list.now),
+          WindowOf("day", 86400, list.day, later, list.now)};
 }
 
 void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers) {
@@ -91,7 +94,8 @@ std::optional<Quota> OverLimitCache::Find(const Uuid& user,
 
 void OverLimitCache::Remember(const Uuid& user, const Quota& quota,
                               std::chrono::steady_clock::time_point now) {
-  const int64_t left = std::min(quota.minute.microseconds, quota.day.microseconds);
+  const int64_t left =
+      std::min({quota.minute.microseconds, quota.day.microseconds, 60 * kMicrosecondsPerSecond});
   users_.Insert(user, {quota, now, now + std::chrono::microseconds(left)});
 }
 

@@ -37,15 +37,17 @@ struct Quota {
   const Window& Described() const { return day.remaining == 0 ? day : minute; }
 };
 
-Quota QuotaOf(const KeyList& list);
+// What the request at this position, from 0, is told of those that the list was looked up for: each
+// one granted has one less remaining than the one before.
+Quota QuotaOf(const KeyList& list, size_t position);
 
 // Appends X-RateLimit-*, RateLimit-Policy, RateLimit and, when `over`, Retry-After.
 void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers);
 
-// Who is over, until when. Bounded: a forgotten user costs a query, nothing else.
+// Who is over the limit, until when. Bounded: a forgotten user costs a lookup, nothing else.
 //
-// A user is remembered until the end of his minute window at most, so a day that is exhausted, a
-// raised limit or a changed tier is looked at again within 60 s.
+// A user is remembered until the end of their minute window and no longer than 60 s, so a day that
+// is exhausted, a raised limit or a changed tier is looked at again within 60 s.
 class OverLimitCache {
  public:
   explicit OverLimitCache(size_t capacity = 4096) : users_(capacity) {}

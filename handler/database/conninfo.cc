@@ -3,11 +3,10 @@
 #include <libpq-fe.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <stdexcept>
 #include <string_view>
-
-#include "handler/base/log.h"
 
 namespace keys {
 namespace {
@@ -35,38 +34,22 @@ bool IsPort(const std::string& port) {
   return std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// What the server says unasked, why it ends a connection above all. libpq would print it raw.
-void LogNotice(void*, const PGresult* notice) {
-  const char* const state = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
-  Log(Level::kWarning, "database_notice",
-      {{"sqlstate", state == nullptr ? "" : state},
-       {"text", OneLine(PQresultErrorMessage(notice))}});
+// A parameter that the session has whatever the URL says, or does not have: of several servers we
+// take the one that is writable, and ask it ourselves.
+bool IsOurs(std::string_view keyword) {
+  return keyword == "client_encoding" || keyword == "target_session_attrs";
 }
+
+// Unless the URL sets them: a network that forgets idle connections is noticed within 35 s, before
+// a request pays for it, and a host that vanished does not hold sent bytes for minutes.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kKeepalives = {{
+    {"keepalives_idle", "20"},
+    {"keepalives_interval", "5"},
+    {"keepalives_count", "3"},
+    {"tcp_user_timeout", "5000"},  // milliseconds
+}};
 
 }  // namespace
-
-std::string OneLine(const char* message) {
-  std::string line = message == nullptr ? "" : message;
-  while (!line.empty() && line.back() == '\n') line.pop_back();
-  std::replace(line.begin(), line.end(), '\n', ' ');
-  return line;
-}
-
-// "… failed: FATAL:  28P01: password authentication failed …"
-std::string_view SqlStateIn(std::string_view message) {
-  constexpr std::string_view kMark = ":  ";
-  constexpr size_t kLength = 5;
-  for (size_t at = message.find(kMark); at != std::string_view::npos;
-       at = message.find(kMark, at + 1)) {
-    const std::string_view state = message.substr(at + kMark.size(), kLength);
-    const auto is_part = [](char c) { return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z'); };
-    if (state.size() == kLength && std::all_of(state.begin(), state.end(), is_part) &&
-        message.substr(at + kMark.size() + kLength).starts_with(": ")) {
-      return state;
-    }
-  }
-  return {};
-}
 
 Conninfo::Conninfo(const std::string& url) {
   const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> parsed(
@@ -81,10 +64,16 @@ Conninfo::Conninfo(const std::string& url) {
     const auto* const name = std::find(std::begin(names), std::end(names), keyword);
     if (name != std::end(names)) {
       lists[static_cast<size_t>(name - names)] = SplitList(option->val);
-    } else {
+    } else if (!IsOurs(keyword)) {
       options_.emplace_back(keyword, option->val);
     }
   }
+  for (const auto& [keyword, value] : kKeepalives) {
+    const bool is_set = std::any_of(options_.begin(), options_.end(),
+                                    [&](const auto& option) { return option.first == keyword; });
+    if (!is_set) options_.emplace_back(keyword, value);
+  }
+  options_.emplace_back("client_encoding", "UTF8");
   // What libpq takes for these when the password has a / or an @ in it, and would quote.
   if (!std::all_of(lists[0].begin(), lists[0].end(), IsHost)) Refuse("a host has an @ in it");
   if (!std::all_of(lists[2].begin(), lists[2].end(), IsPort)) Refuse("a port is not a number");
@@ -114,7 +103,6 @@ PGconn* Conninfo::StartConnect(size_t host) const {
   names.push_back(nullptr);
   values.push_back(nullptr);
   PGconn* const connection = PQconnectStartParams(names.data(), values.data(), 0);
-  PQsetNoticeReceiver(connection, &LogNotice, nullptr);
   PQsetErrorVerbosity(connection, PQERRORS_VERBOSE);
   return connection;
 }

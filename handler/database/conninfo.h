@@ -2,6 +2,8 @@
 //
 // libpq tries the hosts of a list in turn by itself, but while it connects in the background it has
 // no limit of time for one of them, so a black-holed first host would hide a good second one.
+// Keepalives are added unless the URL sets them; client_encoding is always UTF8, and
+// target_session_attrs is left out, since the session itself is asked whether it takes writes.
 #ifndef HANDLER_DATABASE_CONNINFO_H_
 #define HANDLER_DATABASE_CONNINFO_H_
 
@@ -30,13 +32,6 @@ class Conninfo {
   std::vector<std::pair<std::string, std::string>> options_;  // all but the three of hosts_
   std::vector<std::array<std::string, 3>> hosts_;             // host, hostaddr, port
 };
-
-// libpq's message without its line ends.
-std::string OneLine(const char* message);
-
-// The SQLSTATE in a message of a failed attempt to connect, which StartConnect asks for: libpq
-// has no other way to tell. Empty when there is none: the server did not get to speak.
-std::string_view SqlStateIn(std::string_view message);
 
 }  // namespace keys
 

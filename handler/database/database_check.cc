@@ -8,12 +8,13 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "handler/base/clock.h"
 #include "handler/database/conninfo.h"
+#include "handler/database/pg_result.h"
 
 namespace keys {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kMaxStatement{3};
 constexpr char kMaxConnect[] = "3";  // seconds per host, as libpq wants it
 
@@ -163,8 +164,8 @@ void CheckDatabase(const std::string& url, const std::string& sql) {
         "a pooler in transaction mode is between: two statements of one connection did not meet the"
         " same backend; use session mode (Supabase: port 5432) or connect directly");
   }
-  const char* const nobody[] = {"{}", "{}"};
-  session.Ask(sql.c_str(), 2, nobody);
+  const char* const nobody[] = {"{}", "{}", "{}"};
+  session.Ask(sql.c_str(), 3, nobody);
   CheckSight(session);
 }
 

@@ -7,18 +7,16 @@ namespace keys {
 namespace {
 
 constexpr ErrorPolicy kPolicies[] = {
-    {"08", Action::kReconnect, DatabaseFault::kUnavailable},
-    {"57P01", Action::kReconnect, DatabaseFault::kUnavailable},
-    {"57P02", Action::kReconnect, DatabaseFault::kUnavailable},
-    {"57P03", Action::kReconnect, DatabaseFault::kUnavailable},
-    {"25006", Action::kReconnect, DatabaseFault::kUnavailable},  // it has become a standby
+    {"08", Action::kReconnect, DatabaseFault::kUnavailable, false},
+    {"57P", Action::kReconnect, DatabaseFault::kUnavailable, false},
+    {"25006", Action::kReconnect, DatabaseFault::kUnavailable, false},  // it has become a standby
     {"26000", Action::kReprepare, DatabaseFault::kUnavailable},
     {"0A000", Action::kReprepare, DatabaseFault::kUnavailable},
     {"40001", Action::kRetry, DatabaseFault::kUnavailable},
     {"40P01", Action::kRetry, DatabaseFault::kUnavailable},
     {"53", Action::kFail, DatabaseFault::kUnavailable},
     {"55P03", Action::kSplitBatch, DatabaseFault::kUnavailable},
-    {"57014", Action::kFail, DatabaseFault::kUnavailable},
+    {"57014", Action::kRetry, DatabaseFault::kUnavailable, false},
     {"", Action::kSplitBatch, DatabaseFault::kInternal},
 };
 

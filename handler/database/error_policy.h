@@ -1,15 +1,19 @@
 // What is done about an error of PostgreSQL, by its SQLSTATE (PostgreSQL, appendix A).
 //
-//   SQLSTATE                        action                         otherwise the answer
-//   none, 08*, 57P01-57P03, 25006   reconnect, ask again once      kUnavailable
-//   26000, 0A000                    prepare again, ask again once  kUnavailable
-//   40001, 40P01                    ask again once, each by itself kUnavailable
-//   55P03                           ask each by itself             kUnavailable
-//   53*, 57014                                                     kUnavailable
-//   any other                       ask each by itself             kInternal
+//   SQLSTATE                 action                             if it does not help
+//   none                     reconnect, retry each alone        kUnavailable
+//   08*, 57P01-57P05, 25006  reconnect, retry                   kUnavailable
+//   26000, 0A000             prepare again, retry once          kUnavailable
+//   40001, 40P01             retry each alone, once             kUnavailable
+//   55P03                    split the batch: each alone        kUnavailable
+//   57014                    retry each alone, unless the       kUnavailable
+//                            statement had used up its time
+//   53*                      fail                               kUnavailable
+//   any other                split the batch: each alone        kInternal
 //
-// "Ask each by itself" is for lookups that were asked together, of which one may be the culprit;
-// it is no action for one that was alone.
+// "Split the batch" is for lookups that were sent together, of which one may be the culprit; it
+// does not help one that was alone. What the server itself announces (57P01 and its kin, 57014) is
+// nobody's fault: such a lookup is retried as often as its deadline allows.
 #ifndef HANDLER_DATABASE_ERROR_POLICY_H_
 #define HANDLER_DATABASE_ERROR_POLICY_H_
 
@@ -17,7 +21,7 @@
 
 namespace keys {
 
-// Why there are no rows. kTimeout: nothing came before the deadline.
+// Why there is no answer. kTimeout: nothing came before the deadline.
 enum class DatabaseFault { kNone, kUnavailable, kTimeout, kInternal };
 std::string_view Describe(DatabaseFault fault);
 
@@ -26,7 +30,8 @@ enum class Action { kFail, kSplitBatch, kRetry, kReprepare, kReconnect };
 struct ErrorPolicy {
   std::string_view sqlstate;  // or the beginning of it
   Action action;
-  DatabaseFault fault;  // when the action does not help
+  DatabaseFault fault;        // when the action does not help
+  bool may_be_lookup = true;  // whether a lookup may have caused it
 };
 
 // Of an error; an empty SQLSTATE is one that libpq made up because the connection is gone.

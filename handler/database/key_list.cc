@@ -14,7 +14,7 @@ namespace {
 // The columns of sql/list_keys.sql, in its order.
 enum Column {
   kUser,
-  kAdmitted,
+  kGranted,
   kMinuteLimit,
   kMinuteCount,
   kMinuteEnds,
@@ -22,10 +22,13 @@ enum Column {
   kDayCount,
   kDayEnds,
   kNow,
+  kTiers,
   kKeys,
   kColumns
 };
-constexpr int32_t kFieldsOfAKey = 12;  // of a ROW in the array kKeys; ReadKey has their order
+constexpr int32_t kTierFields = 3;     // of a ROW in the array kTiers, and
+constexpr int32_t kKeyFields = 10;     // in the array kKeys; ReadTiers and ReadKey have their order
+constexpr size_t kMaxKeysKept = 1000;  // a longer list's memory is given back
 
 // Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. A length
 // that is not the type's makes the whole reading bad.
@@ -41,8 +44,6 @@ class BinaryReader {
                 sizeof(Integer));
     return static_cast<Integer>(be64toh(number));
   }
-
-  bool Boolean(std::string_view value) { return Number<uint8_t>(value) != 0; }
 
   DatabaseTime Time(std::string_view value) {
     // timestamptz: microseconds since 2000-01-01.
@@ -129,22 +130,49 @@ class BinaryReader {
   bool good_ = true;
 };
 
-void ReadKey(BinaryReader& reader, std::string_view bytes, KeyList& list) {
-  if (reader.Record(bytes) != kFieldsOfAKey) return reader.Refuse();
+struct Tier {
+  std::string_view name;
+  int32_t requests_per_minute = 0;
+  int32_t requests_per_day = 0;
+};
+
+std::vector<Tier> ReadTiers(BinaryReader& reader, std::string_view bytes) {
+  std::vector<Tier> tiers;
+  const int32_t count = reader.Array(bytes);
+  for (int32_t i = 0; i < count && reader.good(); ++i) {
+    std::string_view fields = reader.Element(bytes);
+    if (reader.Record(fields) != kTierFields) reader.Refuse();
+    Tier& tier = tiers.emplace_back();
+    tier.name = reader.RequiredField(fields);
+    tier.requests_per_minute = reader.Number<int32_t>(reader.RequiredField(fields));
+    tier.requests_per_day = reader.Number<int32_t>(reader.RequiredField(fields));
+    reader.End(fields);
+  }
+  reader.End(bytes);
+  return tiers;
+}
+
+void ReadKey(BinaryReader& reader, std::string_view bytes, const std::vector<Tier>& tiers,
+             KeyList& list) {
+  if (reader.Record(bytes) != kKeyFields) return reader.Refuse();
   ApiKey& key = list.keys.emplace_back();
   key.id = reader.Identifier(reader.RequiredField(bytes));
   key.key_prefix = reader.RequiredField(bytes);
   key.name = reader.RequiredField(bytes);
   key.tier = reader.RequiredField(bytes);
   std::string_view scopes = reader.RequiredField(bytes);
-  key.requests_per_minute = reader.Number<int32_t>(reader.RequiredField(bytes));
-  key.requests_per_day = reader.Number<int32_t>(reader.RequiredField(bytes));
   key.total_requests = reader.Number<int64_t>(reader.RequiredField(bytes));
   key.last_used_at = reader.OptionalTime(reader.OptionalField(bytes));
   key.created_at = reader.Time(reader.RequiredField(bytes));
   key.expires_at = reader.OptionalTime(reader.OptionalField(bytes));
   key.revoked_at = reader.OptionalTime(reader.OptionalField(bytes));
   reader.End(bytes);
+
+  const auto tier = std::find_if(tiers.begin(), tiers.end(),
+                                 [&](const Tier& one) { return one.name == key.tier; });
+  if (tier == tiers.end()) return reader.Refuse();
+  key.requests_per_minute = tier->requests_per_minute;
+  key.requests_per_day = tier->requests_per_day;
 
   key.first_scope = list.scopes.size();
   const int32_t count = reader.Array(scopes);
@@ -161,13 +189,24 @@ std::string ListKeysStatement(bool check_session) {
   return check_session ? kListKeysSql : kListKeysWithoutSessionSql;
 }
 
+std::optional<RowHead> ReadRowHead(const Row& row) {
+  if (row.columns() != kColumns) return std::nullopt;
+  BinaryReader reader;
+  const RowHead head{.user = reader.Identifier(row.Bytes(kUser)),
+                     .granted = reader.Number<int32_t>(row.Bytes(kGranted))};
+  if (!reader.good() || head.granted < 0) return std::nullopt;
+  return head;
+}
+
 bool ReadKeyList(const Row& row, KeyList& list) {
   list.keys.clear();
   list.scopes.clear();
-  if (row.columns() != kColumns) return false;
+  const std::optional<RowHead> head = ReadRowHead(row);
+  if (!head) return false;
 
   BinaryReader reader;
-  list.admitted = reader.Boolean(row.Bytes(kAdmitted));
+  list.user = head->user;
+  list.granted = head->granted;
   list.minute = {reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
                  reader.Number<int32_t>(row.Bytes(kMinuteCount)),
                  reader.Time(row.Bytes(kMinuteEnds))};
@@ -175,13 +214,18 @@ bool ReadKeyList(const Row& row, KeyList& list) {
               reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))};
   list.now = reader.Time(row.Bytes(kNow));
 
+  const std::vector<Tier> tiers = ReadTiers(reader, row.Bytes(kTiers));
   std::string_view keys = row.Bytes(kKeys);
   const int32_t count = reader.Array(keys);
   for (int32_t i = 0; i < count && reader.good(); ++i) {
-    ReadKey(reader, reader.Element(keys), list);
+    ReadKey(reader, reader.Element(keys), tiers, list);
   }
   reader.End(keys);
   return reader.good();
+}
+
+void TrimKeyList(KeyList& list) {
+  if (list.keys.size() > kMaxKeysKept) list = {};
 }
 
 }  // namespace keys

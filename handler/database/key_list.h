@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "handler/base/uuid.h"
-#include "handler/database/lookup_batcher.h"
+#include "handler/database/pg_result.h"
 
 namespace keys {
 
@@ -36,12 +36,13 @@ struct ApiKey {
 // One window of the rate limit as the statement left it.
 struct WindowCount {
   int32_t limit = 0;
-  int32_t count = 0;  // requests admitted in the window, this one included when it was
+  int32_t count = 0;  // requests granted in the window, those of this statement included
   DatabaseTime ends;
 };
 
 struct KeyList {
-  bool admitted = false;  // false: over a window, and no keys were read
+  Uuid user;
+  int32_t granted = 0;  // of the requests that waited; 0: over a window, and no keys were read
   WindowCount minute;
   WindowCount day;
   DatabaseTime now;  // the database's, at the statement's transaction
@@ -52,9 +53,20 @@ struct KeyList {
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
 std::string ListKeysStatement(bool check_session);
 
+// What tells whose row it is and whether more waited than were granted, without reading the keys.
+// nullopt as below.
+struct RowHead {
+  Uuid user;
+  int32_t granted = 0;
+};
+std::optional<RowHead> ReadRowHead(const Row& row);
+
 // Reads a row into `list`, whose memory is used again. The views point into the row. False when the
 // row is not the statement's: a fault of ours, or a database that is not ours.
 bool ReadKeyList(const Row& row, KeyList& list);
+
+// Gives back the memory of a long list.
+void TrimKeyList(KeyList& list);
 
 }  // namespace keys
 

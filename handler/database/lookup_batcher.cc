@@ -1,348 +1,464 @@
 #include "handler/database/lookup_batcher.h"
 
 #include <algorithm>
-#include <array>
+#include <cassert>
 
 #include "handler/base/log.h"
 
 namespace keys {
 namespace {
 
-// Longer answers are fetched with fewer lookups together, to bound the memory they take.
-constexpr size_t kLongAnswer = 1024 * 1024;
+// Larger results are fetched with fewer lookups together, to bound the memory that they take.
+constexpr size_t kMaxResult = 1024 * 1024;
 // libpq's buffer stays as large as the longest row it ever took. A connection that had a row this
 // long is replaced when it has had none for kRenewAfter and has nothing to do.
-constexpr size_t kLongRow = 1024 * 1024;
+constexpr size_t kMaxKeptRow = 1024 * 1024;
 constexpr std::chrono::seconds kRenewAfter{5};
 // A connection that ends sooner without an answer has failed: a server may end each one it accepts.
 constexpr std::chrono::seconds kShortLife{1};
 
 constexpr std::string_view kLockNotAvailable = "55P03";
-constexpr std::string_view kReadOnly = "25006";
+constexpr std::string_view kQueryCanceled = "57014";
 
 }  // namespace
 
-LookupBatcher::LookupBatcher(const std::string& url, std::string sql,
-                             std::chrono::milliseconds deadline, int epoll, uint64_t tag,
-                             Answered answered)
-    : conninfo_(url),
-      sql_(std::move(sql)),
-      deadline_(deadline),
-      epoll_(epoll),
-      tag_(tag),
+LookupBatcher::LookupBatcher(Options options, Answered answered, Clock::time_point now)
+    : options_(std::move(options)),
+      conninfo_(options_.url),
       answered_(std::move(answered)),
-      reconnect_(conninfo_.hosts(), deadline, Clock::now()) {
-  Connect(Clock::now());
+      reconnect_(options_.deadline, now, options_.seed),
+      attempts_(conninfo_.hosts()) {
+  Connect(now);
 }
 
-// --- the connection ------------------------------------------------------------------------------
+// --- connecting ----------------------------------------------------------------------------------
 
+// An attempt for each host that has none under way.
 void LookupBatcher::Connect(Clock::time_point now) {
+  assert(!in_flight_);
   state_ = State::kConnecting;
-  give_up_at_ = now + kConnectTimeout;
-  connection_.emplace(conninfo_, reconnect_.host(), epoll_, tag_);
-  ContinueConnecting(now);
+  connection_.reset();
+  for (size_t host = 0; host < attempts_.size() && state_ == State::kConnecting; ++host) {
+    if (attempts_[host].connection) continue;
+    attempts_[host] = {
+        .connection = std::make_unique<PgConnection>(conninfo_, host, options_.epoll, options_.tag),
+        .give_up_at = now + kConnectTimeout};
+    Advance(host, now);
+  }
 }
 
-void LookupBatcher::ContinueConnecting(Clock::time_point now) {
-  const PgConnection::Connecting progress = connection_->Continue();
-  if (progress == PgConnection::Connecting::kUnderWay) return;
-  if (progress == PgConnection::Connecting::kFailed) return DisconnectWithLibpqError(now);
+void LookupBatcher::Advance(size_t host, Clock::time_point now) {
+  Attempt& attempt = attempts_[host];
+  PgConnection& connection = *attempt.connection;
+  if (!attempt.is_configuring) {
+    const PgConnection::Progress progress = connection.Continue();
+    if (progress == PgConnection::Progress::kUnderWay) return;
+    // The server gives up a little before we do, so that a statement which takes too long ends
+    // there.
+    if (progress == PgConnection::Progress::kFailed ||
+        !connection.Configure(options_.deadline * 9 / 10, options_.deadline / 16,
+                              options_.deadline / 4)) {
+      const std::string message = connection.Message();
+      return FailAttempt(host, message, SqlStateIn(message), now);
+    }
+    attempt.is_configuring = true;
+  }
+  const bool is_open = connection.Receive();
+  Result result;
+  const PgConnection::Next next = connection.TakeResult(result);
+  if (next == PgConnection::Next::kResult && result.is_good()) {
+    if (IsWritable(result)) return Prepare(host, now);
+    return FailAttempt(host, "the server is read-only", "25006", now);
+  }
+  if (next != PgConnection::Next::kNothing) {
+    return FailAttempt(host, result.Message(), result.sqlstate(), now);
+  }
+  if (!is_open) {
+    const std::string message = connection.Message();
+    FailAttempt(host, message, SqlStateIn(message), now);
+  }
+}
+
+// Whatever a pooler between says of it.
+bool LookupBatcher::IsWritable(const Result& result) const {
+  if (result.rows() != 1 || result.row(0).columns() < 1) return false;
+  return result.row(0).Bytes(0) == "off";
+}
+
+void LookupBatcher::FailAttempt(size_t host, std::string_view reason, std::string_view sqlstate,
+                                Clock::time_point now) {
+  const std::string server = attempts_[host].connection->server();
+  attempts_[host] = {};
+  reconnect_.OnConnectFailed(sqlstate, now);
+  if (reconnect_.ShouldLog(server + ' ' + std::string(reason))) {
+    Log(Level::kWarning, "database_unreachable",
+        {{"server", server}, {"sqlstate", sqlstate}, {"reason", reason}});
+  }
+}
+
+// This server it is.
+void LookupBatcher::Prepare(size_t host, Clock::time_point now) {
+  connection_ = std::move(attempts_[host].connection);
+  for (Attempt& attempt : attempts_) attempt = {};
   state_ = State::kPreparing;
+  give_up_at_ = now + kConnectTimeout;
   last_progress_ = now;
-  // The server gives up a little before we do, so that a statement which takes too long ends there.
-  in_flight_.emplace_back();
-  if (!connection_->SetTimeouts(deadline_ * 9 / 10, deadline_ / 16, deadline_ / 4) ||
-      !SendPrepare()) {
-    DisconnectWithLibpqError(now);
-  }
+  if (!connection_->Prepare(++statement_, options_.sql)) DisconnectWithLibpqError(now);
 }
 
-bool LookupBatcher::SendPrepare() {
-  ++statement_;
-  in_flight_.emplace_back().statement = statement_;
-  return connection_->Prepare(statement_, sql_);
-}
-
-// A part of the preparation has been answered.
-void LookupBatcher::Prepared(const Batch& batch, const Answer& answer, Clock::time_point now) {
-  if (!answer.is_good()) {
-    Disconnect(answer.Message(), answer.sqlstate(), now);
-    return;
-  }
-  if (batch.statement != statement_ || state_ != State::kPreparing) return;
+void LookupBatcher::HandlePrepared(const Result& result, Clock::time_point now) {
+  if (!result.is_good()) return Disconnect(result.Message(), result.sqlstate(), now);
   state_ = State::kReady;
   ready_at_ = now;
   renew_at_ = Clock::time_point::max();
   has_answered_ = false;
-  ++reconnects_;
-  if (reconnect_.ShouldLog(ReconnectPolicy::Event::kConnected)) {
+  ++stats_.connects;
+  if (!was_connected_) {
     Log(Level::kInfo, "database_connected",
-        {{"host", connection_->host()},
-         {"attempts", static_cast<int64_t>(reconnect_.failures() + 1)}});
+        {{"server", connection_->server()}, {"attempts", reconnect_.failures() + 1}});
   }
+  was_connected_ = true;
 }
+
+// --- losing a connection -------------------------------------------------------------------------
 
 void LookupBatcher::DisconnectWithLibpqError(Clock::time_point now) {
   const std::string message = connection_->Message();
   Disconnect(message, SqlStateIn(message), now);
 }
 
-// The connection, or the attempt to make one, is over.
 void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstate,
                                Clock::time_point now) {
-  const bool was_ready = state_ == State::kReady;
+  assert(state_ != State::kConnecting);
+  const std::string server = connection_->server();
+  // The end may have been announced by a notice before it came as an error that libpq made up.
+  const std::string announced(sqlstate.empty() ? connection_->announced_end() : sqlstate);
   const bool was_stalled = IsStalled(now);
-  std::vector<Lookup> unanswered;
-  for (const Batch& batch : in_flight_) {
-    for (const Lookup& lookup : batch.lookups) {
-      if (!lookup.abandoned) unanswered.push_back(lookup);
-    }
+  const bool may_be_lookup = PolicyFor(announced).may_be_lookup && !was_stalled;
+  std::vector<Lookup> unanswered = TakeUnanswered();
+  bool is_poison = false;
+  for (Lookup& lookup : unanswered) {
+    if (!may_be_lookup) continue;
+    is_poison = unanswered.size() == 1 && lookup.alone && lookup.failures > 0;
+    ++lookup.failures;
+    lookup.alone = true;  // one of them may be what ends connections
   }
-  in_flight_.clear();
-  connection_.reset();
-  state_ = State::kWaiting;
-  // One that has ended a connection alone, too, is to blame: nobody else is refused for it, once.
-  const bool is_poison = was_ready && !poison_seen_ && unanswered.size() == 1 &&
-                         unanswered[0].alone && unanswered[0].times_sent > 1;
+  RecordLoss(is_poison && !poison_seen_, was_stalled ? last_progress_ : now, now);
   poison_seen_ = poison_seen_ || is_poison;
-  if (was_ready && (has_answered_ || is_poison || now - ready_at_ >= kShortLife)) {
-    reconnect_.OnLost(was_stalled ? last_progress_ : now, now,
-                      was_stalled || sqlstate == kReadOnly);
-  } else {
-    reconnect_.OnConnectFailed(now);
-  }
+  if (is_poison) ++stats_.poison;
+  state_ = State::kConnecting;
+  connection_.reset();
 
-  const bool open = reconnect_.CircuitIsOpen(now);
-  const auto rejected =
-      std::stable_partition(unanswered.begin(), unanswered.end(), [&](const Lookup& lookup) {
-        return !open && lookup.times_sent < 2 && lookup.deadline > now;
-      });
-  if (reconnect_.ShouldLog(was_ready ? ReconnectPolicy::Event::kLost
-                                     : ReconnectPolicy::Event::kUnreachable)) {
-    Log(Level::kWarning, was_ready ? "database_lost" : "database_unreachable",
-        {{"sqlstate", sqlstate},
-         {"in_flight", static_cast<int64_t>(unanswered.size())},
-         {"retried", static_cast<int64_t>(rejected - unanswered.begin())},
+  const auto count = static_cast<int64_t>(unanswered.size());
+  const auto retried = static_cast<int64_t>(
+      RetryOrFail(std::move(unanswered), DatabaseFault::kUnavailable, announced, now));
+  if (reconnect_.ShouldLog(server + ' ' + std::string(reason))) {
+    Log(Level::kWarning, "database_lost",
+        {{"server", server},
+         {"sqlstate", announced},
+         {"in_flight", count},
+         {"retried", retried},
          {"reason", reason}});
   }
-  for (auto lookup = rejected; lookup != unanswered.end(); ++lookup) {
-    Fail(*lookup, DatabaseFault::kUnavailable, sqlstate);
-  }
-  unanswered.erase(rejected, unanswered.end());
-  // Each by itself: one of them may be what ends connections.
-  for (Lookup& lookup : unanswered) lookup.alone = true;
-  waiting_.PutBack(unanswered);
-  if (!open) return;
-  FailQueuedIf([](const Lookup&) { return true; }, DatabaseFault::kUnavailable, sqlstate);
 }
 
-// --- lookups -----------------------------------------------------------------------------------
+// What was in flight, without the requests that are gone.
+std::vector<Lookup> LookupBatcher::TakeUnanswered() {
+  std::vector<Lookup> lookups;
+  if (in_flight_) lookups = std::move(in_flight_->lookups);
+  in_flight_.reset();
+  for (Lookup& lookup : lookups) {
+    std::erase_if(lookup.waiters, [](const Waiter& waiter) { return waiter.gone; });
+  }
+  std::erase_if(lookups, [](const Lookup& lookup) { return lookup.waiters.empty(); });
+  return lookups;
+}
 
-void LookupBatcher::Submit(uint64_t ticket, const Uuid& user, const Uuid& session,
-                           Clock::time_point now) {
-  const Lookup lookup{
-      .ticket = ticket, .user = user, .session = session, .deadline = now + deadline_};
-  if (state_ != State::kReady && reconnect_.CircuitIsOpen(now)) {
-    Fail(lookup, DatabaseFault::kUnavailable, {});
+// Tells the policy since when there is no connection, or that this one was none.
+void LookupBatcher::RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now) {
+  const bool was_ready = state_ == State::kReady;
+  if (was_ready && (has_answered_ || is_poison || now - ready_at_ >= kShortLife)) {
+    reconnect_.OnLost(since, now);
+    was_connected_ = false;
   } else {
-    waiting_.Push(lookup);
+    reconnect_.OnConnectFailed({}, now);
   }
 }
 
-void LookupBatcher::Cancel(uint64_t ticket) {
-  waiting_.Remove([&](const Lookup& lookup) { return lookup.ticket == ticket; });
-  for (Batch& batch : in_flight_) {
-    for (Lookup& lookup : batch.lookups) {
-      if (lookup.ticket == ticket) lookup.abandoned = true;
-    }
+// Puts back the lookups that may be sent again, and fails the others; how many were put back.
+size_t LookupBatcher::RetryOrFail(std::vector<Lookup> lookups, DatabaseFault fault,
+                                  std::string_view sqlstate, Clock::time_point now) {
+  const auto rejected = std::stable_partition(
+      lookups.begin(), lookups.end(), [&](const Lookup& lookup) { return lookup.failures < 2; });
+  for (auto lookup = rejected; lookup != lookups.end(); ++lookup) {
+    Fail(lookup->waiters, fault, sqlstate);
+  }
+  lookups.erase(rejected, lookups.end());
+  const size_t retried = lookups.size();
+  stats_.retries += static_cast<int64_t>(retried);
+  queue_.PutBack(std::move(lookups));
+  if (queue_.NextDeadline() <= now) {
+    Fail(queue_.TakeExpired(now), DatabaseFault::kTimeout, sqlstate);
+  }
+  return retried;
+}
+
+// --- lookups -------------------------------------------------------------------------------------
+
+void LookupBatcher::Submit(uint64_t request, const Uuid& user, const Uuid& session,
+                           Clock::time_point now) {
+  const Waiter waiter{.request = request, .deadline = now + options_.deadline};
+  if (circuit_is_open(now) || queue_.requests() >= kMaxWaiting) {
+    Fail({&waiter, 1}, DatabaseFault::kUnavailable, {});
+  } else {
+    queue_.Push(user, session, waiter);
+  }
+}
+
+void LookupBatcher::Cancel(uint64_t request) {
+  queue_.Cancel(request);
+  if (!in_flight_) return;
+  for (Lookup& lookup : in_flight_->lookups) {
+    for (Waiter& waiter : lookup.waiters) waiter.gone = waiter.gone || waiter.request == request;
   }
 }
 
 void LookupBatcher::Send(Clock::time_point now) {
-  while (state_ == State::kReady && !waiting_.empty() && in_flight_.size() < kMaxInFlight) {
-    if (!SendBatch(now)) DisconnectWithLibpqError(now);
+  if (state_ != State::kReady || in_flight_ || queue_.empty()) return;
+  last_progress_ = now;
+  Batch& batch = in_flight_.emplace();
+  batch.lookups = queue_.Take(max_batch_);
+  batch.sent_at = now;
+  for (const Lookup& lookup : batch.lookups) {
+    assert(!lookup.waiters.empty());
+    batch.deadline = std::min(batch.deadline, lookup.waiters.front().deadline);
   }
+  ++stats_.statements;
+  stats_.lookups += static_cast<int64_t>(batch.lookups.size());
+  if (!connection_->Send(statement_, batch.lookups)) DisconnectWithLibpqError(now);
 }
-
-bool LookupBatcher::SendBatch(Clock::time_point now) {
-  if (in_flight_.empty()) last_progress_ = now;
-  Batch& batch = in_flight_.emplace_back();
-  batch.lookups = waiting_.Take(max_batch_);
-  batch.statement = statement_;
-  for (Lookup& lookup : batch.lookups) {
-    ++lookup.times_sent;
-    batch.deadline = std::min(batch.deadline, lookup.deadline);
-  }
-  return connection_->Ask(statement_, batch.lookups);
-}
-
-// --- answers -------------------------------------------------------------------------------------
 
 void LookupBatcher::OnEvent(Clock::time_point now) {
   if (state_ == State::kConnecting) {
-    ContinueConnecting(now);
-  } else if (state_ != State::kWaiting) {
-    const bool is_over = !connection_->Receive();
-    HandleResults(now);  // what came before the end, a FATAL with its SQLSTATE perhaps
-    if (is_over && connection_) DisconnectWithLibpqError(now);
+    for (size_t host = 0; host < attempts_.size() && state_ == State::kConnecting; ++host) {
+      if (attempts_[host].connection) Advance(host, now);
+    }
+    return;
   }
+  const bool is_open = connection_->Receive();
+  HandleResults(now);  // what came before the end, a FATAL with its SQLSTATE perhaps
+  if (!is_open && connection_) DisconnectWithLibpqError(now);
 }
+
+// --- results -------------------------------------------------------------------------------------
 
 void LookupBatcher::HandleResults(Clock::time_point now) {
   while (connection_) {
-    Answer answer;
-    const PgConnection::Next next = connection_->TakeAnswer(answer);
+    Result result;
+    const PgConnection::Next next = connection_->TakeResult(result);
     if (next == PgConnection::Next::kNothing) return;
-    last_progress_ = now;
     if (next == PgConnection::Next::kEnd) {
-      Disconnect(answer.Message(), answer.sqlstate(), now);
-      return;
+      return Disconnect(result.Message(), result.sqlstate(), now);
     }
+    last_progress_ = now;
     // Its Sync has come: the transaction is over, and committed unless there was an error.
-    Batch batch = std::move(in_flight_.front());
-    in_flight_.pop_front();
-    if (batch.lookups.empty()) {
-      Prepared(batch, answer, now);
-    } else if (answer.is_good()) {
-      HandleRows(batch, answer, now);
+    if (state_ == State::kPreparing) {
+      HandlePrepared(result, now);
+    } else if (result.is_good()) {
+      HandleRows(result, now);
     } else {
-      HandleError(batch, answer, now);
+      HandleError(result, now);
     }
   }
 }
 
-void LookupBatcher::HandleRows(const Batch& batch, const Answer& answer, Clock::time_point now) {
+void LookupBatcher::AdaptBatchSize(const Result& result, size_t lookups) {
+  if (result.memory() > kMaxResult) {
+    max_batch_ = std::max<size_t>(lookups / 2, 1);
+  } else if (result.memory() < kMaxResult / 4 && lookups == max_batch_) {
+    max_batch_ = std::min(max_batch_ * 2, kMaxBatch);
+  }
+}
+
+void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
+  assert(in_flight_);
   has_answered_ = true;
   poison_seen_ = false;
   reconnect_.OnSuccess();
-  if (answer.memory() > kLongAnswer) {
-    max_batch_ = std::max<size_t>(batch.lookups.size() / 2, 1);
-  } else if (answer.memory() < kLongAnswer / 4 && batch.lookups.size() == max_batch_) {
-    max_batch_ = std::min(max_batch_ * 2, kMaxBatch);
+  Batch batch = std::move(*in_flight_);
+  in_flight_.reset();
+  AdaptBatchSize(result, batch.lookups.size());
+
+  std::vector<Match> matches(batch.lookups.size());
+  if (!MatchRows(result, batch, matches)) {
+    Log(Level::kError, "unexpected_row", {{"lookups", static_cast<int64_t>(batch.lookups.size())}});
+    for (const Lookup& lookup : batch.lookups) {
+      Fail(lookup.waiters, DatabaseFault::kInternal, {});
+    }
+    return;
+  }
+  // What is known now is known to the requests that came meanwhile.
+  for (size_t i = 0; i < matches.size(); ++i) {
+    Lookup& lookup = batch.lookups[i];
+    std::vector<Waiter> joined;
+    if (matches[i].row < 0) joined = queue_.TakeSession(lookup.user, lookup.session);
+    if (matches[i].is_over) joined = queue_.TakeUser(lookup.user);
+    lookup.waiters.insert(lookup.waiters.end(), joined.begin(), joined.end());
   }
   Send(now);  // the server works on while these are answered
 
-  const std::vector<Lookup>& lookups = batch.lookups;
-  std::array<int, kMaxBatch> row_of;  // the lookup of that number; -1: none
-  row_of.fill(-1);
-  for (int number = 0; number < answer.rows(); ++number) {
-    const Row row = answer.row(number);
-    Uuid user;
-    row.Bytes(0).copy(reinterpret_cast<char*>(user.bytes.data()), user.bytes.size());
-    const auto asked = std::lower_bound(
-        lookups.begin(), lookups.end(), user,
-        [](const Lookup& lookup, const Uuid& other) { return lookup.user < other; });
-    if (asked == lookups.end() || asked->user != user) {  // this is not our statement's answer
-      for (const Lookup& lookup : lookups) {
-        Fail(lookup, DatabaseFault::kInternal, {});
-      }
-      return;
+  for (size_t i = 0; i < matches.size(); ++i) {
+    const std::vector<Waiter>& waiters = batch.lookups[i].waiters;
+    if (matches[i].row < 0) {
+      answered_(waiters, {});
+      continue;
     }
-    row_of[static_cast<size_t>(asked - lookups.begin())] = number;
-    if (row.length() > kLongRow) renew_at_ = now + kRenewAfter;
-  }
-  for (size_t i = 0; i < lookups.size(); ++i) {
-    if (lookups[i].abandoned) continue;
-    const Row row = answer.row(row_of[i]);
-    answered_(lookups[i].ticket, row_of[i] < 0 ? nullptr : &row, DatabaseFault::kNone, {});
-  }
-}
-
-void LookupBatcher::HandleError(Batch& batch, const Answer& answer, Clock::time_point now) {
-  const std::string sqlstate = answer.sqlstate();
-  const ErrorPolicy& policy = PolicyFor(sqlstate);
-  if (policy.action == Action::kReconnect) {
-    in_flight_.push_front(std::move(batch));  // it ends with the connection
-    return Disconnect(answer.Message(), sqlstate, now);
-  }
-  const bool was_alone = batch.lookups.front().alone;
-  const bool may_help = policy.action != Action::kSplitBatch || batch.lookups.size() > 1 ||
-                        (sqlstate == kLockNotAvailable && !was_alone);
-  const bool is_remedied = policy.action != Action::kFail && may_help;
-  std::vector<Lookup> again;
-  for (Lookup& lookup : batch.lookups) {
-    if (is_remedied && lookup.times_sent < 2 && lookup.deadline > now && !lookup.abandoned) {
-      lookup.alone = policy.action == Action::kRetry || policy.action == Action::kSplitBatch;
-      again.push_back(lookup);
+    const Row row = result.row(matches[i].row);
+    if (row.length() > kMaxKeptRow) renew_at_ = now + kRenewAfter;
+    if (ReadKeyList(row, list_)) {
+      answered_(waiters, {.list = &list_});
     } else {
-      Fail(lookup, policy.fault, sqlstate);
+      Fail(waiters, DatabaseFault::kInternal, {});
     }
   }
-  waiting_.PutBack(again);
-  if (!again.empty()) {
-    Log(Level::kInfo, "batch_retried",
-        {{"sqlstate", sqlstate}, {"lookups", static_cast<int64_t>(again.size())}});
+  TrimKeyList(list_);
+}
+
+// Finds each row's lookup by its user. False for a row of nobody who was asked for, or a second
+// one: then this is not our statement's result.
+bool LookupBatcher::MatchRows(const Result& result, Batch& batch, std::vector<Match>& matches) {
+  const std::vector<Lookup>& lookups = batch.lookups;
+  for (int number = 0; number < result.rows(); ++number) {
+    const std::optional<RowHead> head = ReadRowHead(result.row(number));
+    if (!head) return false;
+    const auto lookup =
+        std::lower_bound(lookups.begin(), lookups.end(), head->user,
+                         [](const Lookup& one, const Uuid& user) { return one.user < user; });
+    if (lookup == lookups.end() || lookup->user != head->user) return false;
+    Match& match = matches[static_cast<size_t>(lookup - lookups.begin())];
+    if (match.row >= 0) return false;
+    match.row = number;
+    match.is_over = static_cast<size_t>(head->granted) < lookup->waiters.size();
   }
-  if (policy.action == Action::kReprepare && batch.statement == statement_) {
-    Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
-    if (!SendPrepare()) DisconnectWithLibpqError(now);
-  } else if (sqlstate == kLockNotAvailable && was_alone) {
+  return true;
+}
+
+void LookupBatcher::HandleError(const Result& result, Clock::time_point now) {
+  assert(in_flight_ && !in_flight_->lookups.empty());
+  const std::string sqlstate = result.sqlstate();
+  const ErrorPolicy& policy = PolicyFor(sqlstate);
+  // What was in flight ends with the connection.
+  if (policy.action == Action::kReconnect) return Disconnect(result.Message(), sqlstate, now);
+  const bool was_alone = in_flight_->lookups.front().alone;
+  const bool was_batch = in_flight_->lookups.size() > 1;
+  const bool used_up_its_time = now - in_flight_->sent_at >= options_.deadline * 8 / 10;
+  const bool may_help =
+      policy.action == Action::kReprepare ||
+      (policy.action == Action::kRetry && !(sqlstate == kQueryCanceled && used_up_its_time)) ||
+      (policy.action == Action::kSplitBatch &&
+       (was_batch || (sqlstate == kLockNotAvailable && !was_alone)));
+  std::vector<Lookup> lookups = TakeUnanswered();
+  if (sqlstate == kLockNotAvailable && was_alone && !lookups.empty()) {
     // Whoever else waits for this user would wait in vain as well.
-    FailQueuedIf([user = batch.lookups[0].user](const auto& other) { return other.user == user; },
-                 policy.fault, sqlstate);
+    std::vector<Waiter>& waiters = lookups.front().waiters;
+    const std::vector<Waiter> others = queue_.TakeUser(lookups.front().user);
+    waiters.insert(waiters.end(), others.begin(), others.end());
+  }
+  if (!may_help) {
+    for (const Lookup& lookup : lookups) Fail(lookup.waiters, policy.fault, sqlstate);
+    return;
+  }
+  for (Lookup& lookup : lookups) {
+    if (policy.may_be_lookup) ++lookup.failures;
+    lookup.alone = policy.action != Action::kReprepare;
+  }
+  if (const size_t retried = RetryOrFail(std::move(lookups), policy.fault, sqlstate, now)) {
+    Log(Level::kInfo, "batch_retried",
+        {{"sqlstate", sqlstate}, {"lookups", static_cast<int64_t>(retried)}});
+  }
+  if (policy.action == Action::kReprepare) {
+    Log(Level::kInfo, "statement_prepared_again", {{"sqlstate", sqlstate}});
+    state_ = State::kPreparing;
+    give_up_at_ = now + kConnectTimeout;
+    if (!connection_->Prepare(++statement_, options_.sql)) DisconnectWithLibpqError(now);
   }
 }
 
-void LookupBatcher::FailQueuedIf(const std::function<bool(const Lookup&)>& whose,
-                                 DatabaseFault fault, std::string_view sqlstate) {
-  waiting_.Remove([&](const Lookup& lookup) {
-    if (!whose(lookup)) return false;
-    Fail(lookup, fault, sqlstate);
-    return true;
-  });
-}
-
-void LookupBatcher::Fail(const Lookup& lookup, DatabaseFault fault, std::string_view sqlstate) {
-  if (!lookup.abandoned) answered_(lookup.ticket, nullptr, fault, sqlstate);
+void LookupBatcher::Fail(std::span<const Waiter> waiters, DatabaseFault fault,
+                         std::string_view sqlstate) {
+  if (!waiters.empty()) answered_(waiters, {.fault = fault, .sqlstate = sqlstate});
 }
 
 // --- time ----------------------------------------------------------------------------------------
 
-void LookupBatcher::TimeOut(Batch& batch, Clock::time_point now) {
-  batch.deadline = Clock::time_point::max();
-  for (Lookup& lookup : batch.lookups) {
-    if (lookup.abandoned) continue;
-    if (lookup.deadline > now) {
-      batch.deadline = std::min(batch.deadline, lookup.deadline);
-    } else {
-      Fail(lookup, DatabaseFault::kTimeout, {});
-      lookup.abandoned = true;
+void LookupBatcher::TimeOutInFlight(Clock::time_point now) {
+  in_flight_->deadline = Clock::time_point::max();
+  for (Lookup& lookup : in_flight_->lookups) {
+    for (Waiter& waiter : lookup.waiters) {
+      if (waiter.gone) continue;
+      if (waiter.deadline > now) {
+        in_flight_->deadline = std::min(in_flight_->deadline, waiter.deadline);
+        continue;
+      }
+      Fail({&waiter, 1}, DatabaseFault::kTimeout, {});
+      waiter.gone = true;
     }
   }
 }
 
 bool LookupBatcher::IsStalled(Clock::time_point now) const {
-  return state_ == State::kReady && !in_flight_.empty() && last_progress_ + deadline_ <= now;
+  return state_ == State::kReady && in_flight_ && last_progress_ + options_.deadline <= now;
+}
+
+bool LookupBatcher::circuit_is_open(Clock::time_point now) const {
+  return state_ != State::kReady && reconnect_.CircuitIsOpen(now);
+}
+
+void LookupBatcher::OnTimeWhileConnecting(Clock::time_point now) {
+  for (size_t host = 0; host < attempts_.size(); ++host) {
+    if (attempts_[host].connection && attempts_[host].give_up_at <= now) {
+      FailAttempt(host, "no connection within 2 s", {}, now);
+    }
+  }
+  if (reconnect_.retry_at() <= now) Connect(now);
 }
 
 void LookupBatcher::OnTime(Clock::time_point now) {
-  if (waiting_.NextDeadline() <= now) {
-    FailQueuedIf([&](const Lookup& lookup) { return lookup.deadline <= now; },
-                 DatabaseFault::kTimeout, {});
+  if (queue_.NextDeadline() <= now) {
+    Fail(queue_.TakeExpired(now), DatabaseFault::kTimeout, {});
   }
-  for (Batch& batch : in_flight_) {
-    if (batch.deadline <= now) TimeOut(batch, now);
-  }
-  if (state_ == State::kWaiting && reconnect_.retry_at() <= now) {
-    Connect(now);
-  } else if ((state_ == State::kConnecting || state_ == State::kPreparing) && give_up_at_ <= now) {
-    Disconnect("no connection within the time for one host", {}, now);
+  if (in_flight_ && in_flight_->deadline <= now) TimeOutInFlight(now);
+  if (state_ == State::kConnecting) {
+    OnTimeWhileConnecting(now);
+  } else if (state_ == State::kPreparing && give_up_at_ <= now) {
+    Disconnect("no statement prepared within 2 s", {}, now);
   } else if (IsStalled(now)) {
     // statement_timeout is shorter than the deadline, so a server that is alive would have spoken.
     Disconnect("the server is silent", {}, now);
-  } else if (state_ == State::kReady && in_flight_.empty() && waiting_.empty() &&
-             renew_at_ <= now) {
+  } else if (state_ == State::kReady && !in_flight_ && queue_.empty() && renew_at_ <= now) {
     Connect(now);
+  }
+  if (circuit_is_open(now) && !queue_.empty()) {
+    Fail(queue_.TakeAll(), DatabaseFault::kUnavailable, {});
   }
 }
 
+void LookupBatcher::OnSiblingConnected(Clock::time_point now) {
+  if (state_ == State::kConnecting) reconnect_.OnSiblingConnected(now);
+}
+
 Clock::time_point LookupBatcher::NextTime() const {
-  Clock::time_point next = waiting_.NextDeadline();
-  for (const Batch& batch : in_flight_) next = std::min(next, batch.deadline);
-  if (state_ == State::kWaiting) return std::min(next, reconnect_.retry_at());
-  if (state_ != State::kReady) return std::min(next, give_up_at_);
-  return in_flight_.empty() ? next : std::min(next, last_progress_ + deadline_);
+  Clock::time_point next = queue_.NextDeadline();
+  if (in_flight_) next = std::min({next, in_flight_->deadline, last_progress_ + options_.deadline});
+  if (state_ != State::kReady && !queue_.empty()) {
+    next = std::min(next, reconnect_.circuit_opens_at());
+  }
+  if (state_ == State::kPreparing) return std::min(next, give_up_at_);
+  if (state_ != State::kConnecting) return next;
+  for (const Attempt& attempt : attempts_) {
+    next = std::min(next, attempt.connection ? attempt.give_up_at : reconnect_.retry_at());
+  }
+  return next;
 }
 
 }  // namespace keys

@@ -1,129 +1,185 @@
-// The lookups of a process and its connection to PostgreSQL.
+// Sends the waiting lookups to PostgreSQL, in batches over one connection, and answers each request
+// exactly once.
 //
-// One prepared statement is asked for many lookups at once: what has come while the server was at
-// work goes to it together, as one statement and one transaction, since most of a statement's cost
-// is its start and its commit. The statement takes two arrays of uuids, the first of which are
-// distinct and ascending, and has at most one row for each, whose first column is the first uuid.
-// Lookups about one user follow each other. Nothing here blocks.
+//   kConnecting ──> kPreparing ──> kReady ──> (lost) ──> kConnecting
+//        │  ^            │            │ statement gone (26000, 0A000)
+//        └──┘ failed     └─ failed    └──> kPreparing
 //
-// What is done about an error: the table in sqlstate.h. An error fails all that was asked together;
-// where it can be one lookup's fault, the end of the connection included, each is asked again by
-// itself. A row lock is waited for a sixteenth of the deadline, as those asked together hold each
-// other's counts meanwhile, and then a quarter of it by each itself; whoever asks for the same user
-// as one that waited alone in vain is answered with it. A server that completes no answer for a
-// deadline's time is frozen or unreachable: the connection is given up.
+//   kConnecting  attempts_ to all hosts side by side, or a pause; the first server that takes
+//   writes
+//                wins. Lookups wait, until reconnect_policy.h says that the circuit is open.
+//   kPreparing   connection_ has no statement yet; nothing is in flight.
+//   kReady       connection_ has it; in_flight_ is the batch that was sent, at most one.
 //
-// A lookup is asked again only within its deadline. One whose transaction had committed when the
-// connection broke, before its answer arrived, is counted twice then; nobody can know.
+// Batching   Lookups that come while a batch is in flight are the next batch: one per user, as many
+//            as kMaxBatch, fewer while results are large.
+// Joining    One lookup answers every request of its session. What an answer tells (no session,
+// over
+//            the limit) is told to the requests that came meanwhile, too.
+// Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, and once only
+//            after an error that it may have caused. A request is never sent past its deadline. One
+//            whose transaction had committed when the connection broke is counted again by a retry.
+// Poison     A lookup that ends the connection even when it is sent alone fails, and does not count
+//            as an outage: nobody else is refused for it.
+// Timeouts   statement_timeout is 9/10 of the deadline. lock_timeout is 1/16 of it for a batch,
+// whose
+//            members hold each other's counts, and 1/4 for a lookup sent alone; when that fails,
+//            all waiting lookups of the user fail. A server that answers nothing for a whole
+//            deadline is frozen or unreachable: the connection is given up.
 //
-// Connecting: asynchronously, each attempt within kConnectTimeout; reconnect_policy.h tells when
-// and where.
-//
-// Errors: none are thrown after the constructor, which throws std::runtime_error for a URL that
-// libpq cannot parse. Thread rule: one thread. The callback calls nothing here; whoever wants to
-// ask again does so after it.
+// Nothing here blocks. Errors: none are thrown after the constructor, which throws
+// std::runtime_error for a URL that libpq cannot parse. Thread rule: one thread. The callback calls
+// nothing here.
 #ifndef HANDLER_DATABASE_LOOKUP_BATCHER_H_
 #define HANDLER_DATABASE_LOOKUP_BATCHER_H_
 
 #include <chrono>
 #include <cstdint>
-#include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "handler/base/clock.h"
 #include "handler/base/uuid.h"
 #include "handler/database/conninfo.h"
 #include "handler/database/error_policy.h"
+#include "handler/database/key_list.h"
 #include "handler/database/lookup_queue.h"
 #include "handler/database/pg_connection.h"
 #include "handler/database/reconnect_policy.h"
 
 namespace keys {
 
+// What a lookup found. Valid during the callback.
+struct LookupResult {
+  DatabaseFault fault = DatabaseFault::kNone;
+  std::string_view sqlstate = {};  // of a fault; empty when PostgreSQL said none
+  const KeyList* list = nullptr;   // null: a fault, or the session is not live
+};
+
 class LookupBatcher {
  public:
-  static constexpr std::chrono::milliseconds kConnectTimeout{2000};
-  static constexpr size_t kMaxBatch = 64;    // lookups of one statement
-  static constexpr size_t kMaxInFlight = 1;  // statements; what waits here can still be withdrawn
+  static constexpr std::chrono::milliseconds kConnectTimeout{2000};  // per host
+  static constexpr size_t kMaxBatch = 64;                            // lookups of one statement
+  static constexpr size_t kMaxWaiting = 4096;  // requests; beyond, they are refused
 
-  // `row` is null when there is a fault, or no row for the lookup; it is valid during the call.
-  // `sqlstate` is empty when PostgreSQL said none.
-  using Answered = std::function<void(uint64_t ticket, const Row* row, DatabaseFault fault,
-                                      std::string_view sqlstate)>;
+  // Answers the requests that wait for one lookup. The first `result.list->granted` of them are
+  // granted, in this order, also those that are `gone`: they are counted, and need no answer.
+  using Answered = std::function<void(std::span<const Waiter> waiters, const LookupResult& result)>;
 
-  // Events of the socket are registered with `epoll` under `tag`; both outlive this.
-  LookupBatcher(const std::string& url, std::string sql, std::chrono::milliseconds deadline,
-                int epoll, uint64_t tag, Answered answered);
+  struct Options {
+    std::string url;
+    std::string sql;  // the statement of key_list.h
+    std::chrono::milliseconds deadline{2000};
+    int epoll = -1;  // the sockets' events are registered here, under `tag`; outlives this
+    uint64_t tag = 0;
+    uint32_t seed = 0;  // of the pauses' jitter
+  };
+  struct Stats {
+    int64_t connects = 0;    // connections that became ready
+    int64_t statements = 0;  // batches sent
+    int64_t lookups = 0;     // sent in them, retries included
+    int64_t retries = 0;     // lookups that were put back
+    int64_t poison = 0;
+  };
+
+  LookupBatcher(Options options, Answered answered, Clock::time_point now);
   LookupBatcher(const LookupBatcher&) = delete;
   LookupBatcher& operator=(const LookupBatcher&) = delete;
 
-  // Takes a lookup, for Send. `answered` is called exactly once for each ticket that is not
-  // cancelled, possibly before this returns.
-  void Submit(uint64_t ticket, const Uuid& user, const Uuid& session, Clock::time_point now);
+  // Takes a request, for Send. `answered` is called exactly once for each that is not cancelled,
+  // possibly before this returns.
+  void Submit(uint64_t request, const Uuid& user, const Uuid& session, Clock::time_point now);
 
-  // Whoever asked is gone: a lookup not sent yet is not sent, and the answer goes nowhere.
-  void Cancel(uint64_t ticket);
+  // The client is gone: a request that was not sent yet is not sent, its answer goes nowhere.
+  void Cancel(uint64_t request);
 
-  // The socket is ready.
+  // A socket is ready.
   void OnEvent(Clock::time_point now);
-  // Time has passed, and lookups may have come: call both once a turn.
+  // Time has passed, and lookups may have come: call both once per turn.
   void OnTime(Clock::time_point now);
   void Send(Clock::time_point now);
   // When OnTime has something to do next that cannot wait for a second.
   Clock::time_point NextTime() const;
 
+  // Another process has connected: an attempt may succeed now.
+  void OnSiblingConnected(Clock::time_point now);
+
   bool connected() const { return state_ == State::kReady; }
-  int64_t reconnects() const { return reconnects_; }
+  bool circuit_is_open(Clock::time_point now) const;
+  const Stats& stats() const { return stats_; }
+  const LookupQueue& queue() const { return queue_; }
 
  private:
-  enum class State { kWaiting, kConnecting, kPreparing, kReady };
-  // What was sent up to a Sync: one statement, or a part of the preparation (no lookups).
+  enum class State { kConnecting, kPreparing, kReady };
+  // An attempt to connect to one host: first libpq's part, then our settings and what the server
+  // is.
+  struct Attempt {
+    std::unique_ptr<PgConnection> connection;  // null: none is under way
+    bool is_configuring = false;
+    Clock::time_point give_up_at{};
+  };
   struct Batch {
-    std::vector<Lookup> lookups;                            // by user
-    Clock::time_point deadline = Clock::time_point::max();  // the first of theirs
-    int statement = 0;                                      // which preparation it was sent against
+    std::vector<Lookup> lookups;  // by user
+    Clock::time_point sent_at{};
+    Clock::time_point deadline = Clock::time_point::max();  // the first of its requests'
+  };
+  // A row of a result, matched to the lookup that it answers.
+  struct Match {
+    int row = -1;  // -1: no live session
+    bool is_over = false;
   };
 
   void Connect(Clock::time_point now);
-  void ContinueConnecting(Clock::time_point now);
-  bool SendPrepare();
-  void Prepared(const Batch& batch, const Answer& answer, Clock::time_point now);
+  void Advance(size_t host, Clock::time_point now);
+  bool IsWritable(const Result& result) const;
+  void FailAttempt(size_t host, std::string_view reason, std::string_view sqlstate,
+                   Clock::time_point now);
+  void Prepare(size_t host, Clock::time_point now);
+  void HandlePrepared(const Result& result, Clock::time_point now);
+
   void Disconnect(std::string_view reason, std::string_view sqlstate, Clock::time_point now);
   void DisconnectWithLibpqError(Clock::time_point now);
-  bool SendBatch(Clock::time_point now);
+  std::vector<Lookup> TakeUnanswered();
+  void RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now);
+  size_t RetryOrFail(std::vector<Lookup> lookups, DatabaseFault fault, std::string_view sqlstate,
+                     Clock::time_point now);
+
   void HandleResults(Clock::time_point now);
-  void HandleRows(const Batch& batch, const Answer& answer, Clock::time_point now);
-  void HandleError(Batch& batch, const Answer& answer, Clock::time_point now);
-  void Fail(const Lookup& lookup, DatabaseFault fault, std::string_view sqlstate);
-  void FailQueuedIf(const std::function<bool(const Lookup&)>& whose, DatabaseFault fault,
-                    std::string_view sqlstate);
-  void TimeOut(Batch& batch, Clock::time_point now);
+  void HandleRows(const Result& result, Clock::time_point now);
+  bool MatchRows(const Result& result, Batch& batch, std::vector<Match>& matches);
+  void AdaptBatchSize(const Result& result, size_t lookups);
+  void HandleError(const Result& result, Clock::time_point now);
+  void TimeOutInFlight(Clock::time_point now);
+  void OnTimeWhileConnecting(Clock::time_point now);
+  void Fail(std::span<const Waiter> waiters, DatabaseFault fault, std::string_view sqlstate);
   bool IsStalled(Clock::time_point now) const;
 
+  Options options_;
   Conninfo conninfo_;
-  std::string sql_;
-  std::chrono::milliseconds deadline_;
-  int epoll_;
-  uint64_t tag_;
   Answered answered_;
   ReconnectPolicy reconnect_;
+  LookupQueue queue_;
 
-  std::optional<PgConnection> connection_;  // not in kWaiting
-  State state_ = State::kWaiting;
-  std::deque<Batch> in_flight_;
-  LookupQueue waiting_;
-  size_t max_batch_ = kMaxBatch;    // fewer while the answers are long
-  int statement_ = 0;               // number of the newest preparation
-  bool has_answered_ = false;       // this connection, since it is ready
-  bool poison_seen_ = false;        // a lookup, for the end of a connection, since one was answered
-  Clock::time_point give_up_at_{};  // kConnecting, kPreparing: when this attempt has failed
-  Clock::time_point ready_at_{};    // kReady: since then
-  Clock::time_point renew_at_{};    // kReady: when to replace the connection
-  Clock::time_point last_progress_{};
-  int64_t reconnects_ = 0;
+  State state_ = State::kConnecting;
+  std::vector<Attempt> attempts_;             // kConnecting: one per host
+  std::unique_ptr<PgConnection> connection_;  // kPreparing, kReady
+  std::optional<Batch> in_flight_;            // kReady
+  size_t max_batch_ = kMaxBatch;              // fewer while the results are large
+  int statement_ = 0;                         // number of the newest preparation
+  bool has_answered_ = false;                 // this connection, since it is ready
+  bool poison_seen_ = false;                  // since a lookup was answered
+  bool was_connected_ = false;                // a connection was logged in this outage
+  Clock::time_point give_up_at_{};            // kPreparing: when it has failed
+  Clock::time_point ready_at_{};              // kReady: since then
+  Clock::time_point renew_at_{};              // kReady: when to replace the connection
+  Clock::time_point last_progress_{};         // kPreparing, kReady
+  KeyList list_;                              // reused
+  Stats stats_;
 };
 
 }  // namespace keys

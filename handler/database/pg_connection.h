@@ -1,8 +1,8 @@
-// One libpq connection in pipeline mode and its place in the caller's epoll: with conninfo
-// the only module that knows libpq. Policy is lookup_batcher.h's.
+// One libpq connection in pipeline mode and its socket in the caller's epoll. Policy is
+// lookup_batcher.h's.
 //
-// Everything that is sent ends with its own Sync, so that each is its own transaction and has an
-// Answer of its own, in the order of sending. Nothing blocks but the look-up of a host's name,
+// Everything that is sent ends with its own Sync, so that each is its own transaction and has a
+// Result of its own, in the order of sending. Nothing blocks but the look-up of a host's name,
 // which libpq does not offer otherwise.
 //
 // Errors: none are thrown; false or kEnd means that the connection is over, and Message() says why.
@@ -19,44 +19,11 @@
 
 #include "handler/database/conninfo.h"
 #include "handler/database/lookup_queue.h"
+#include "handler/database/pg_result.h"
 
 struct pg_conn;
-struct pg_result;
 
 namespace keys {
-
-// A row of an answer, in PostgreSQL's binary format; valid as long as the answer. A null is empty.
-class Row {
- public:
-  Row(const pg_result* result, int row);
-  int columns() const;
-  std::string_view Bytes(int column) const;
-  size_t length() const;  // bytes, all columns together
-
- private:
-  const pg_result* result_;
-  int row_;
-};
-
-class Answer {
- public:
-  Answer() = default;
-  explicit Answer(pg_result* owned) : result_(owned) {}
-
-  bool is_good() const;  // rows, perhaps none; else an error
-  int rows() const;
-  Row row(int number) const { return {result_.get(), number}; }
-  size_t memory() const;         // bytes
-  std::string sqlstate() const;  // of an error
-  std::string Message() const;   // of an error, in one line
-  explicit operator bool() const { return result_ != nullptr; }
-
- private:
-  struct Clear {
-    void operator()(pg_result* result) const;
-  };
-  std::unique_ptr<pg_result, Clear> result_;
-};
 
 class PgConnection {
  public:
@@ -67,47 +34,53 @@ class PgConnection {
   PgConnection(const PgConnection&) = delete;
   PgConnection& operator=(const PgConnection&) = delete;
 
-  enum class Connecting { kUnderWay, kDone, kFailed };
-  // The socket is ready, or the object new.
-  Connecting Continue();
+  // Goes on connecting, if the socket is ready. Call it after construction and at each event.
+  enum class Progress { kUnderWay, kDone, kFailed };
+  Progress Continue();
 
-  // The longest that a statement takes, that it waits for a lock, and that a lookup waits for one
-  // that goes alone.
-  bool SetTimeouts(std::chrono::milliseconds statement, std::chrono::milliseconds lock,
-                   std::chrono::milliseconds lock_alone);
-  // A statement of two uuid[], under that number.
+  // Makes the session's settings ours, whatever the role, the database or the URL say, and asks
+  // what the server is: one row, whose first column is `on` when the server takes no writes. The
+  // times are the longest that a statement takes, that it waits for a lock, and that a lookup waits
+  // for one when it goes alone.
+  bool Configure(std::chrono::milliseconds statement, std::chrono::milliseconds lock,
+                 std::chrono::milliseconds lock_alone);
+  // The statement of key_list.h, under that number.
   bool Prepare(int statement, const std::string& sql);
-  // Asks it for the users and the sessions of the lookups.
-  bool Ask(int statement, const std::vector<Lookup>& lookups);
+  // Sends it for the lookups, each for as many requests as wait for it.
+  bool Send(int statement, const std::vector<Lookup>& lookups);
 
   // The socket is ready: reads what has come and writes what is left.
   bool Receive();
-  // kAnswer: an answer, complete. kEnd: the connection is over; the server's last word is `answer`.
-  enum class Next { kNothing, kAnswer, kEnd };
-  Next TakeAnswer(Answer& answer);
+  // kResult: a result, complete. kEnd: the connection is over; the server's last word is `result`.
+  enum class Next { kNothing, kResult, kEnd };
+  Next TakeResult(Result& result);
 
-  std::string host() const;
-  // libpq's last complaint.
-  std::string Message() const;
+  std::string server() const;   // host:port, or a socket's path
+  std::string Message() const;  // libpq's last complaint
+  // The SQLSTATE with which the server said, unasked, that it ends the connection; else empty.
+  std::string_view announced_end() const { return announced_end_; }
 
  private:
   struct Close {
     void operator()(pg_conn* connection) const;
   };
 
+  static void OnNotice(void* self, const pg_result* notice);
+  bool IsReady() const;
   bool Sync(int sent);
   bool Flush();
   void Watch(uint32_t events);
 
   int epoll_;
   uint64_t tag_;
+  std::string announced_end_;
   std::unique_ptr<pg_conn, Close> connection_;
   int watched_ = -1;  // the descriptor; libpq changes it while it connects
   uint32_t watched_events_ = 0;
-  int unanswered_ = 0;            // Syncs
-  Answer coming_;                 // its Sync has not come
-  std::string lock_alone_;        // milliseconds
-  std::string users_, sessions_;  // Ask's parameters; reused
+  int unanswered_ = 0;                       // Syncs
+  Result coming_;                            // its Sync has not come
+  std::string lock_alone_;                   // milliseconds
+  std::string users_, sessions_, requests_;  // Send's parameters; reused
 };
 
 }  // namespace keys

@@ -1,11 +1,11 @@
-// What is remembered of connections that fail, and what follows from it: which host's turn it is,
-// when to try, whether lookups still wait for a connection, what is worth a line in the log.
+// When to connect, whether lookups wait for a connection, and what is worth a line in the log.
 //
-// After a loss the same host is tried at once, then the next ones; after each round of failures
-// comes a pause, jittered, exponential from 50 ms to 1 s. Lookups wait through the first round,
-// no longer than `patience`; then the circuit is open and they are refused at once. The failures
-// count until a lookup is answered, so a server that lets us in and then fails is not asked more
-// often than one that does not.
+// An outage begins when a connection is lost and ends when a lookup has been answered. Lookups wait
+// for a connection while the outage is shorter than `patience`; then the circuit is open and they
+// are refused at once. Attempts go on all the time: at once after a loss, then after pauses of 10,
+// 20, 50 and each 100 ms, of which up to a half is taken off at random, so that processes do not
+// come together. A server that refuses the login (SQLSTATE class 28) is asked after 5 s, then twice
+// as long each time up to a minute: servers ban clients that insist.
 //
 // Pure arithmetic: no socket, no clock. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_RECONNECT_POLICY_H_
@@ -14,46 +14,57 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "handler/base/clock.h"
 
 namespace keys {
 
 class ReconnectPolicy {
  public:
-  using Clock = std::chrono::steady_clock;
-  static constexpr std::chrono::milliseconds kFirstPause{50};
-  static constexpr std::chrono::milliseconds kMaxPause{1000};
+  static constexpr std::array<std::chrono::milliseconds, 4> kPauses = {
+      std::chrono::milliseconds(10), std::chrono::milliseconds(20), std::chrono::milliseconds(50),
+      std::chrono::milliseconds(100)};
+  static constexpr std::chrono::seconds kFirstLoginPause{5};
+  static constexpr std::chrono::seconds kMaxLoginPause{60};
+  static constexpr size_t kMaxReasons = 16;  // logged per outage
 
-  ReconnectPolicy(size_t hosts, std::chrono::milliseconds patience, Clock::time_point now);
+  // The process starts in an outage. `seed` is that of the jitter.
+  ReconnectPolicy(std::chrono::milliseconds patience, Clock::time_point now, uint32_t seed);
 
-  size_t host() const { return host_; }
+  // When to make the next attempt.
   Clock::time_point retry_at() const { return retry_at_; }
-  // How many connections, attempted or made, have failed since a lookup was answered.
-  size_t failures() const { return failures_; }
-  // While there is no connection: whether to refuse lookups.
-  bool CircuitIsOpen(Clock::time_point now) const;
+  // How many attempts have failed since a lookup was answered.
+  int64_t failures() const { return failures_; }
+  // Whether lookups are refused while there is no connection, and when that begins; max() outside
+  // an outage.
+  bool CircuitIsOpen(Clock::time_point now) const { return circuit_opens_at() <= now; }
+  Clock::time_point circuit_opens_at() const;
 
-  // A connection that had answered lookups is over, and was of no use since then. `leave`: the
-  // same host would be of no use either.
-  void OnLost(Clock::time_point since, Clock::time_point now, bool leave);
+  // A connection that had answered is over; it was of no use since `since`.
+  void OnLost(Clock::time_point since, Clock::time_point now);
   // An attempt has failed, or a connection before it had answered anything.
-  void OnConnectFailed(Clock::time_point now);
+  void OnConnectFailed(std::string_view sqlstate, Clock::time_point now);
   // A lookup was answered: the outage, if there was one, is over.
   void OnSuccess();
+  // Somebody else has connected: try now, unless an attempt was made just before.
+  void OnSiblingConnected(Clock::time_point now);
 
-  // Each kind of event is news once an outage; a first connection is, too.
-  enum class Event { kLost, kUnreachable, kConnected };
-  bool ShouldLog(Event event);
+  // Whether a reason for a failed attempt is new in this outage, and so is to be logged.
+  bool ShouldLog(std::string_view reason);
 
  private:
-  size_t hosts_;
   std::chrono::milliseconds patience_;
-  size_t host_ = 0;
-  size_t failures_ = 0;
+  int64_t failures_ = 0;
+  int64_t refused_logins_ = 0;
   bool in_outage_ = true;
   Clock::time_point since_;
   Clock::time_point retry_at_;
-  std::array<bool, 3> logged_{};  // by Event
+  std::vector<std::string> logged_;
   std::minstd_rand random_;
 };
 

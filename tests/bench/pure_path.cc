@@ -22,6 +22,7 @@
 #include "handler/api/http.h"
 #include "handler/api/list_keys.h"
 #include "handler/api/metrics.h"
+#include "handler/api/response_body.h"
 #include "handler/auth/jwk_set.h"
 #include "handler/database/lookup_batcher.h"
 
@@ -91,10 +92,10 @@ std::string Record(const std::vector<std::optional<std::string>>& fields) {
 struct ClearResult {
   void operator()(PGresult* result) const { PQclear(result); }
 };
-using Result = std::unique_ptr<PGresult, ClearResult>;
+using OwnedResult = std::unique_ptr<PGresult, ClearResult>;
 
 // What sql/list_keys.sql answers for a user with three keys, in binary format.
-Result MakeAnswer() {
+OwnedResult MakeResult() {
   constexpr uint32_t kTextType = 25;
   constexpr uint32_t kRecordType = 2249;
   std::vector<std::string> keys;
@@ -105,8 +106,6 @@ Result MakeAnswer() {
         "Production key",
         "pro",
         Array(kTextType, {"read:iocs", "read:articles", "read:stix"}),
-        BigEndian(1000, 4),
-        BigEndian(1'000'000, 4),
         BigEndian(142'587 + key, 8),
         Time(kNow - 3600),
         Time(kNow - 31'000'000),
@@ -114,11 +113,22 @@ Result MakeAnswer() {
         std::nullopt,
     }));
   }
+  const std::string user =
+      BigEndian(0x0000'0001'0000'4000, 8) + BigEndian(0x8000'0000'0000'0001, 8);
   std::vector<std::string> values = {
-      std::string(16, 'u'), std::string(1, '\1'),    BigEndian(1000, 4), BigEndian(17, 4),
-      Time(kNow + 42),      BigEndian(1'000'000, 4), BigEndian(4711, 4), Time(kNow + 40'000),
-      Time(kNow),           Array(kRecordType, keys)};
-  Result answer(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
+      user,
+      BigEndian(1, 4),
+      BigEndian(1000, 4),
+      BigEndian(17, 4),
+      Time(kNow + 42),
+      BigEndian(1'000'000, 4),
+      BigEndian(4711, 4),
+      Time(kNow + 40'000),
+      Time(kNow),
+      Array(kRecordType, {Record({"free", BigEndian(10, 4), BigEndian(1000, 4)}),
+                          Record({"pro", BigEndian(1000, 4), BigEndian(1'000'000, 4)})}),
+      Array(kRecordType, keys)};
+  OwnedResult answer(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
   std::vector<PGresAttDesc> columns(values.size());
   char name[] = "column";
   for (PGresAttDesc& column : columns) {
@@ -159,17 +169,20 @@ int main(int argc, char** argv) {
   request.sec_fetch_site = "same-origin";
   request.request_id = "req_0123456789abcdef0123456789abcdef";
   const keys::Moment now{keys::UnixTime(std::chrono::seconds(kNow)), keys::Clock::now()};
-  const Result answer = MakeAnswer();
+  const OwnedResult answer = MakeResult();
   const keys::Row row(answer.get(), 0);
 
   keys::RequestContext context;
+  keys::KeyList list;
+  std::string body;
   keys::Response response;
   std::string out;
   for (int64_t i = 0; i < times; ++i) {
     response.Clear();
     out.clear();
     if (!list_keys.Authorize(request, *loaded.set, now, context, response)) return Fail("refused");
-    list_keys.Respond(&row, {}, {}, now, context, response);
+    if (!keys::ReadKeyList(row, list) || !keys::WriteKeyList(list, body)) return Fail("not read");
+    list_keys.Respond({.list = &list}, 0, body, now, context, response);
     keys::AppendCgiResponse(response, context.request_id, context.head_only, out);
     if (response.status != 200 || context.cache_hit != (i > 0)) return Fail("not the usual way");
   }

@@ -18,7 +18,7 @@ INSERT INTO api_keys (user_id, key_prefix, key_hash, name)
 
 def plan(cluster):
     return cluster.psql(
-        f"PREPARE s AS {STATEMENT};\nEXPLAIN (COSTS off) EXECUTE s ('{{}}', '{{}}');", user="keys_runtime"
+        f"PREPARE s AS {STATEMENT};\nEXPLAIN (COSTS off) EXECUTE s ('{{}}', '{{}}', '{{}}');", user="keys_runtime"
     )
 
 
@@ -38,12 +38,14 @@ class PlanTest(unittest.TestCase):
                 plans[f"{count} rows, analyzed"] = plan(cluster)
             for what, found in plans.items():
                 with self.subTest(what, plan=found):
+                    # Of tiers there are two rows, by a constraint, and all of them are wanted.
+                    found = found.replace("Seq Scan on tiers tiers_1", "")
                     self.assertNotRegex(found, "Seq Scan|Hash|Merge|Sort|Materialize|Memoize")
                     scans = re.findall(r"(Index (?:Only )?Scan using \w+) on (\w+)[^\n]*\n\s+(Index Cond)?", found)
                     self.assertEqual({condition for _, _, condition in scans}, {"Index Cond"})
                     self.assertEqual(
                         [table for _, table, _ in scans],
-                        "sessions users tiers accounts api_keys tiers".split(),
+                        "sessions users tiers accounts api_keys".split(),
                     )
                     # The outer side of the only join: so counts are locked in the order of the users.
                     self.assertRegex(found, r"Nested Loop\n\s+->  Function Scan on asked\n")

@@ -68,7 +68,7 @@ class RolesTest(unittest.TestCase):
 
     def test_keys_runtime_runs_the_statement(self):
         done = cluster.run_psql(
-            "-f", "-", user="keys_runtime", sql=f"PREPARE s AS {STATEMENT};\nEXECUTE s ('{{{USER}}}', '{{{SESSION}}}');"
+            "-f", "-", user="keys_runtime", sql=f"PREPARE s AS {STATEMENT};\nEXECUTE s ('{{{USER}}}', '{{{SESSION}}}', '{{1}}');"
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("sk_live_aaaa", done.stdout)
@@ -104,7 +104,7 @@ class RolesTest(unittest.TestCase):
                 self.assertIn(f"keys-fcgi: database: ERROR:  {complaint}", complaints)
 
     def test_keys_runtime_holds_exactly_the_rights_that_the_statement_uses(self):
-        counts = "user_id minute_ends day_ends minute_count day_count minute_limit day_limit admitted".split()
+        counts = "user_id minute_ends day_ends minute_count day_count minute_limit day_limit granted".split()
         listed = (
             "id user_id key_prefix name tier scopes total_requests last_used_at created_at expires_at revoked_at"
         ).split()
@@ -219,7 +219,7 @@ class RolesTest(unittest.TestCase):
         cluster.psql(
             """
             DELETE FROM public.request_counts;
-            INSERT INTO public.request_counts SELECT gen_random_uuid(), now() + m, now() + d, 1, 1, 10, 1000, true
+            INSERT INTO public.request_counts SELECT gen_random_uuid(), now() + m, now() + d, 1, 1, 10, 1000, 1
             FROM (VALUES (interval '-1 s', interval '-1 s'), ('-1 s', '1 h'), ('1 s', '1 h')) v (m, d);"""
         )
         done = cluster.run_psql("-f", "sql/sweep.sql", user="keys_sweeper")
@@ -231,7 +231,7 @@ class RolesTest(unittest.TestCase):
         self.assertEqual(
             self.rights("keys_sweeper"),
             {f"request_counts SELECT {column}" for column in ("minute_ends", "day_ends")}
-            | {"request_counts UPDATE admitted", "request_counts DELETE"},
+            | {"request_counts UPDATE granted", "request_counts DELETE"},
         )
         for sql in (
             "SELECT user_id FROM public.request_counts",

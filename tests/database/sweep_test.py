@@ -8,7 +8,7 @@ from tests.support.cluster import Cluster
 ROWS = """
 TRUNCATE request_counts;
 INSERT INTO request_counts
-SELECT lpad(n::text, 32, '0')::uuid, now() + ends, now() + ends, 1, 1, 10, 1000, true
+SELECT lpad(n::text, 32, '0')::uuid, now() + ends, now() + ends, 1, 1, 10, 1000, 1
 FROM generate_series(1, {rows}) AS n, LATERAL (SELECT CASE WHEN n % 10 = 0 THEN interval '1 h' ELSE '-1 s' END) AS v(ends)"""
 
 

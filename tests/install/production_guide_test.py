@@ -189,7 +189,7 @@ class ProductionTest(unittest.TestCase):
     def test_6_the_sweep_deletes_what_has_ended(self):
         sql(
             """INSERT INTO request_counts SELECT gen_random_uuid(), now() - interval '1 s', now() - interval '1 s',
-            1, 1, 10, 1000, true"""
+            1, 1, 10, 1000, 1"""
         )
         sandbox.run("systemctl", "start", "keys-fcgi-sweep")
         self.assertEqual(sql("SELECT count(*) FROM request_counts WHERE day_ends < now()"), "0")

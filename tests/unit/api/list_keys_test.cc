@@ -5,6 +5,8 @@
 #include <string>
 
 #include "handler/auth/jwk_set.h"
+#include "tests/unit/auth/session_claims.h"
+#include "tests/unit/auth/signer.h"
 
 namespace keys {
 namespace {
@@ -12,14 +14,34 @@ namespace {
 struct Fixture {
   Metrics metrics{""};
   Config config;
-  LoadedKeys keys = JwkSet::Load(std::nullopt, "a-secret-of-32-bytes-or-a-few-more");
+  const test::Signer& signer = test::Signer::Of(Algorithm::kHs256);
+  LoadedKeys keys = JwkSet::Load(std::nullopt, signer.secret());
   ListKeys list_keys{config, metrics};
   RequestContext context;
   Response response;
+  Moment now{test::At(test::kNow), Clock::time_point(std::chrono::hours(1))};
+  std::string cookie =
+      "sb-access-token=" + signer.Token(R"({"alg":"HS256"})", test::GoodClaims().Text());
+  Request good{.method = "GET", .cookie = cookie};
 
-  bool Begin(const Request& request) {
+  bool Authorize(const Request& request) {
     response.Clear();
-    return list_keys.Authorize(request, *keys.set, Moment::Now(), context, response);
+    return list_keys.Authorize(request, *keys.set, now, context, response);
+  }
+  void SignIn() { REQUIRE(Authorize(good)); }
+  void Respond(const LookupResult& result, size_t position = 0, std::string_view body = {}) {
+    response.Clear();
+    list_keys.Respond(result, position, body, now, context, response);
+  }
+  // What a lookup finds for the user of `good`, a free one, whose windows have just begun.
+  KeyList Found(int32_t granted) const {
+    KeyList list;
+    list.user = context.user;
+    list.granted = granted;
+    list.now = DatabaseTime(std::chrono::seconds(test::kNow));
+    list.minute = {10, granted, list.now + std::chrono::seconds(60)};
+    list.day = {1000, granted, list.now + std::chrono::seconds(86400)};
+    return list;
   }
 };
 
@@ -50,26 +72,26 @@ TEST_CASE("what is refused before the database is asked, in its order") {
        "invalid_session"},
       {"an empty cookie", {.method = "HEAD", .cookie = "sb-access-token="}, 401, "invalid_session"},
   };
-  Fixture story;
+  Fixture fixture;
   for (const Row& row : rows) {
     CAPTURE(row.what);
-    CHECK_FALSE(story.Begin(row.request));
-    CHECK(story.response.status == row.status);
-    CHECK(CodeOf(story.response.error) == row.code);
-    CHECK(story.response.body.find(row.code) != std::string::npos);
-    CHECK(story.response.body.find(story.context.request_id) != std::string::npos);
-    const bool challenged = story.response.headers.find("WWW-Authenticate: Cookie ") == 0;
+    CHECK_FALSE(fixture.Authorize(row.request));
+    CHECK(fixture.response.status == row.status);
+    CHECK(CodeOf(fixture.response.error) == row.code);
+    CHECK(fixture.response.body.find(row.code) != std::string::npos);
+    CHECK(fixture.response.body.find(fixture.context.request_id) != std::string::npos);
+    const bool challenged = fixture.response.headers.find("WWW-Authenticate: Cookie ") == 0;
     CHECK(challenged == (row.status == 401));
-    CHECK(story.response.headers.find("RateLimit") == std::string::npos);
+    CHECK(fixture.response.headers.find("RateLimit") == std::string::npos);
   }
 }
 
 TEST_CASE("a request id of nginx is kept, any other replaced") {
-  Fixture story;
-  story.Begin({.method = "GET", .request_id = "req_0123456789abcdef"});
-  CHECK(story.context.request_id == "req_0123456789abcdef");
-  story.Begin({.method = "GET", .request_id = "<script>"});
-  CHECK(IsRequestId(story.context.request_id));
+  Fixture fixture;
+  fixture.Authorize({.method = "GET", .request_id = "req_0123456789abcdef"});
+  CHECK(fixture.context.request_id == "req_0123456789abcdef");
+  fixture.Authorize({.method = "GET", .request_id = "<script>"});
+  CHECK(IsRequestId(fixture.context.request_id));
 }
 
 TEST_CASE("a database that does not answer is 503, a fault of ours 500, neither tells why") {
@@ -81,16 +103,82 @@ TEST_CASE("a database that does not answer is 503, a fault of ours 500, neither 
   const Row rows[] = {{DatabaseFault::kUnavailable, 503, "Retry-After: 1\r\n"},
                       {DatabaseFault::kTimeout, 503, "Retry-After: 1\r\n"},
                       {DatabaseFault::kInternal, 500, ""}};
-  Fixture story;
+  Fixture fixture;
   for (const Row& row : rows) {
     CAPTURE(row.status);
-    story.Begin({.method = "GET"});
-    story.response.Clear();
-    story.list_keys.Respond(nullptr, row.fault, "42P01", Moment::Now(), story.context,
-                            story.response);
-    CHECK(story.response.status == row.status);
-    CHECK(story.response.headers == row.retry_after);
-    CHECK(story.response.body.find("42P01") == std::string::npos);
+    fixture.SignIn();
+    fixture.Respond({.fault = row.fault, .sqlstate = "42P01"});
+    CHECK(fixture.response.status == row.status);
+    CHECK(fixture.response.headers == row.retry_after);
+    CHECK(fixture.response.body.find("42P01") == std::string::npos);
+  }
+}
+
+TEST_CASE("a list is 200 with the body that was written for it, and the limits of its position") {
+  Fixture fixture;
+  for (const char* const body : {R"({"data":[],"meta":{"total":0}})", R"({"data":[{}]})"}) {
+    for (const size_t position : {0u, 1u}) {
+      CAPTURE(body);
+      CAPTURE(position);
+      fixture.SignIn();
+      const KeyList list = fixture.Found(2);
+      fixture.Respond({.list = &list}, position, body);
+      CHECK(fixture.response.status == 200);
+      CHECK(fixture.response.body == body);
+      const char* const remaining = position == 0 ? "Remaining: 9\r\n" : "Remaining: 8\r\n";
+      CHECK(fixture.response.headers.find(remaining) != std::string::npos);
+      CHECK(fixture.response.headers.find("Retry-After") == std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("a request behind those granted is 429, and the user's next one needs no lookup") {
+  for (const bool is_day : {false, true}) {
+    CAPTURE(is_day);
+    Fixture fixture;
+    fixture.SignIn();
+    KeyList list = fixture.Found(1);
+    (is_day ? list.day.count : list.minute.count) = is_day ? 1000 : 10;
+    fixture.Respond({.list = &list}, 1, "{}");
+    CHECK(fixture.response.status == 429);
+    CHECK(fixture.context.rule == "over_limit");
+    CHECK(fixture.response.headers.find("Retry-After: ") != std::string::npos);
+    const char* const window = is_day ? R"("window":"day")" : R"("window":"minute")";
+    CHECK(fixture.response.body.find(window) != std::string::npos);
+
+    CHECK_FALSE(fixture.Authorize(fixture.good));
+    CHECK(fixture.response.status == 429);
+    CHECK(fixture.context.rule == "over_limit_remembered");
+    fixture.now.steady += std::chrono::seconds(61);
+    CHECK(fixture.Authorize(fixture.good));
+  }
+}
+
+TEST_CASE("a session that has ended is 401, for a second without a lookup") {
+  Fixture fixture;
+  fixture.SignIn();
+  fixture.Respond({});
+  CHECK(fixture.response.status == 401);
+  CHECK(fixture.context.rule == "session_not_live");
+  CHECK_FALSE(fixture.Authorize(fixture.good));
+  CHECK(fixture.response.status == 401);
+  CHECK(fixture.context.rule == "session_not_live_remembered");
+  CHECK(fixture.response.headers.find("RateLimit") == std::string::npos);
+  fixture.now.steady += ListKeys::kEndedSessionKept;
+  CHECK(fixture.Authorize(fixture.good));
+}
+
+TEST_CASE("text that is not UTF-8, or a list of another user, is 500 and shows nothing") {
+  Fixture fixture;
+  for (const bool is_anothers : {false, true}) {
+    CAPTURE(is_anothers);
+    fixture.SignIn();
+    KeyList list = fixture.Found(1);
+    if (is_anothers) list.user.bytes[0] ^= 1;
+    fixture.Respond({.list = &list}, 0, is_anothers ? "{}" : "");
+    CHECK(fixture.response.status == 500);
+    CHECK(fixture.context.rule == (is_anothers ? "list_of_another_user" : "text_not_utf8"));
+    CHECK(fixture.response.headers.find("RateLimit") == std::string::npos);
   }
 }
 

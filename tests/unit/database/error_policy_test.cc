@@ -5,7 +5,7 @@
 namespace keys {
 namespace {
 
-TEST_CASE("the table of sqlstate.h, row by row") {
+TEST_CASE("the table of error_policy.h, row by row") {
   struct Row {
     const char* sqlstate;
     Action action;
@@ -20,7 +20,7 @@ TEST_CASE("the table of sqlstate.h, row by row") {
       {"0A000", Action::kReprepare, kUnavailable}, {"40001", Action::kRetry, kUnavailable},
       {"40P01", Action::kRetry, kUnavailable},     {"53100", Action::kFail, kUnavailable},
       {"53300", Action::kFail, kUnavailable},      {"55P03", Action::kSplitBatch, kUnavailable},
-      {"57014", Action::kFail, kUnavailable},      {"57P04", Action::kSplitBatch, kInternal},
+      {"57014", Action::kRetry, kUnavailable},     {"57P04", Action::kReconnect, kUnavailable},
       {"42501", Action::kSplitBatch, kInternal},   {"42P01", Action::kSplitBatch, kInternal},
       {"XX000", Action::kSplitBatch, kInternal},
   };
@@ -28,6 +28,17 @@ TEST_CASE("the table of sqlstate.h, row by row") {
     CAPTURE(row.sqlstate);
     CHECK(PolicyFor(row.sqlstate).action == row.action);
     CHECK(PolicyFor(row.sqlstate).fault == row.fault);
+  }
+}
+
+TEST_CASE("what the server announces is no lookup's fault, what breaks without a word may be") {
+  for (const char* const sqlstate : {"57P01", "57P02", "57P03", "25006", "08006", "57014"}) {
+    CAPTURE(sqlstate);
+    CHECK(!PolicyFor(sqlstate).may_be_lookup);
+  }
+  for (const char* const sqlstate : {"", "26000", "40001", "55P03", "XX000"}) {
+    CAPTURE(sqlstate);
+    CHECK(PolicyFor(sqlstate).may_be_lookup);
   }
 }
 

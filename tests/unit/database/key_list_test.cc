@@ -17,11 +17,12 @@ using namespace std::chrono_literals;
 struct ClearResult {
   void operator()(PGresult* result) const { PQclear(result); }
 };
-using Result = std::unique_ptr<PGresult, ClearResult>;
+using OwnedResult = std::unique_ptr<PGresult, ClearResult>;
 
-constexpr size_t kColumns = 10;
+constexpr size_t kColumns = 11;
 using Columns = std::array<std::string, kColumns>;
-constexpr size_t kKeysColumn = 9;
+constexpr size_t kTiersColumn = 9;
+constexpr size_t kKeysColumn = 10;
 
 std::string BigEndian(uint64_t value, int bytes) {
   std::string text;
@@ -77,8 +78,6 @@ Key GoodKey() {
           "Production SIEM",
           "pro",
           Texts({"read:iocs", "read:articles"}),
-          BigEndian(1000, 4),
-          BigEndian(1000000, 4),
           BigEndian(142587, 8),
           std::nullopt,
           Time(DatabaseTime(-1us)),
@@ -86,14 +85,22 @@ Key GoodKey() {
           std::nullopt};
 }
 
-Columns RowOf(const std::vector<Key>& keys) {
-  return {std::string(16, 'u'), BigEndian(1, 1),       BigEndian(1000, 4), BigEndian(7, 4),
-          Time(kNow + 60s),     BigEndian(1000000, 4), BigEndian(8, 4),    Time(kNow + 86400s),
-          Time(kNow),           Records(keys)};
+std::string Tiers() {
+  return Records({{"free", BigEndian(10, 4), BigEndian(1000, 4)},
+                  {"pro", BigEndian(1000, 4), BigEndian(1000000, 4)}});
 }
 
-Result ResultOf(const Columns& row, size_t columns = kColumns) {
-  Result result(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
+Columns RowOf(const std::vector<Key>& keys) {
+  return {std::string(16, 'u'), BigEndian(3, 4),
+          BigEndian(1000, 4),   BigEndian(7, 4),
+          Time(kNow + 60s),     BigEndian(1000000, 4),
+          BigEndian(8, 4),      Time(kNow + 86400s),
+          Time(kNow),           Tiers(),
+          Records(keys)};
+}
+
+OwnedResult ResultOf(const Columns& row, size_t columns = kColumns) {
+  OwnedResult result(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
   std::array<PGresAttDesc, kColumns + 1> attributes{};
   std::array<char, 2> name{'c', '\0'};
   for (PGresAttDesc& attribute : attributes) {
@@ -110,7 +117,7 @@ Result ResultOf(const Columns& row, size_t columns = kColumns) {
 }
 
 bool Read(const Columns& row, KeyList& list) {
-  const Result result = ResultOf(row);
+  const OwnedResult result = ResultOf(row);
   return ReadKeyList(Row(result.get(), 0), list);
 }
 
@@ -120,10 +127,11 @@ bool IsRead(const Columns& row) {
 }
 
 TEST_CASE("a row's every value is read") {
-  const Result result = ResultOf(RowOf({GoodKey(), GoodKey()}));
+  const OwnedResult result = ResultOf(RowOf({GoodKey(), GoodKey()}));
   KeyList list;
   REQUIRE(ReadKeyList(Row(result.get(), 0), list));
-  CHECK(list.admitted);
+  CHECK(list.user.bytes[0] == 'u');
+  CHECK(list.granted == 3);
   CHECK(list.minute.limit == 1000);
   CHECK(list.minute.count == 7);
   CHECK(list.minute.ends == kNow + 60s);
@@ -151,14 +159,14 @@ TEST_CASE("a row's every value is read") {
 }
 
 TEST_CASE("no key in the array is a user without keys, or over the limit") {
-  for (const int admitted : {0, 1}) {
-    CAPTURE(admitted);
+  for (const int granted : {0, 1, 1000}) {
+    CAPTURE(granted);
     Columns row = RowOf({});
-    row[1] = BigEndian(static_cast<uint64_t>(admitted), 1);
+    row[1] = BigEndian(static_cast<uint64_t>(granted), 4);
     KeyList list;
     list.keys.resize(3);
     REQUIRE(Read(row, list));
-    CHECK(list.admitted == (admitted == 1));
+    CHECK(list.granted == granted);
     CHECK(list.keys.empty());
     CHECK(list.scopes.empty());
   }
@@ -174,7 +182,7 @@ TEST_CASE("a value of another length is refused, in a column or in a key's field
         value.pop_back();
       }
     };
-    for (size_t column = 1; column < kColumns; ++column) {
+    for (size_t column = 0; column < kColumns; ++column) {
       CAPTURE(column);
       Columns row = RowOf({GoodKey()});
       change(row[column]);
@@ -196,13 +204,13 @@ TEST_CASE("a key has all its fields, and null only where that means something") 
     CAPTURE(field);
     Key key = GoodKey();
     key[field] = std::nullopt;
-    const bool may_be_null = field == 8 || field >= 10;
+    const bool may_be_null = field == 6 || field >= 8;
     CHECK(IsRead(RowOf({key})) == may_be_null);
   }
   Key key = GoodKey();
   key.pop_back();
   CHECK(!IsRead(RowOf({key})));
-  key.resize(13);
+  key.resize(11);
   CHECK(!IsRead(RowOf({key})));
 }
 
@@ -246,10 +254,42 @@ TEST_CASE("an array that is none, or lies about its lengths, is refused") {
   }
 }
 
+TEST_CASE("a key has the limits of its tier, and a tier that is not told is refused") {
+  KeyList list;
+  Key key = GoodKey();
+  key[3] = "free";
+  const Columns row = RowOf({key, GoodKey()});
+  const OwnedResult result = ResultOf(row);
+  REQUIRE(ReadKeyList(Row(result.get(), 0), list));
+  CHECK(list.keys[0].requests_per_minute == 10);
+  CHECK(list.keys[1].requests_per_day == 1000000);
+  key[3] = "gold";
+  CHECK(!IsRead(RowOf({key})));
+  for (const std::string& tiers : {std::string(), Records({{"pro", BigEndian(1000, 4)}}),
+                                   Records({{"pro", BigEndian(1, 2), BigEndian(1, 4)}})}) {
+    Columns columns = RowOf({});
+    columns[kTiersColumn] = tiers;
+    CHECK(!IsRead(columns));
+  }
+}
+
+TEST_CASE("the head of a row tells user and grant without reading the keys") {
+  Columns row = RowOf({});
+  row[kKeysColumn] = "broken";
+  const OwnedResult result = ResultOf(row);
+  const std::optional<RowHead> head = ReadRowHead(Row(result.get(), 0));
+  REQUIRE(head);
+  CHECK(head->user.bytes[15] == 'u');
+  CHECK(head->granted == 3);
+  row[1] = BigEndian(0xFFFFFFFF, 4);
+  const OwnedResult negative = ResultOf(row);
+  CHECK(!ReadRowHead(Row(negative.get(), 0)));
+}
+
 TEST_CASE("a row of another statement is refused") {
   for (const size_t columns : {size_t{1}, kColumns - 1, kColumns + 1}) {
     CAPTURE(columns);
-    const Result result = ResultOf(RowOf({GoodKey()}), columns);
+    const OwnedResult result = ResultOf(RowOf({GoodKey()}), columns);
     KeyList list;
     CHECK(!ReadKeyList(Row(result.get(), 0), list));
   }

@@ -7,78 +7,180 @@
 namespace keys {
 namespace {
 
-// A lookup of the user of that letter; the ticket tells one from another.
-Lookup Ask(char user, uint64_t ticket, bool alone = false) {
-  Lookup lookup;
-  lookup.ticket = ticket;
-  lookup.alone = alone;
-  lookup.user.bytes.fill(static_cast<unsigned char>(user));
-  lookup.deadline = Clock::time_point(std::chrono::seconds(ticket));
-  return lookup;
+Uuid Id(int number) {
+  Uuid uuid;
+  uuid.bytes[8] = static_cast<unsigned char>(number >> 8);
+  uuid.bytes[15] = static_cast<unsigned char>(number);
+  return uuid;
 }
 
-// "a1 b2": users and tickets.
+Clock::time_point At(uint64_t seconds) {
+  return Clock::time_point(std::chrono::seconds(seconds));
+}
+
+// A request of the user and the session of those letters; its deadline is its number.
+struct Arrival {
+  char user;
+  char session;
+  uint64_t request;
+};
+
+void Push(LookupQueue& queue, const Arrival& arrival) {
+  queue.Push(Id(arrival.user), Id(arrival.session),
+             {.request = arrival.request, .deadline = At(arrival.request)});
+}
+
+// "ax12 by3": users, sessions and requests.
 std::string Text(const std::vector<Lookup>& lookups) {
   std::string text;
   for (const Lookup& lookup : lookups) {
     if (!text.empty()) text += ' ';
-    text += static_cast<char>(lookup.user.bytes[0]);
-    text += std::to_string(lookup.ticket);
+    text += static_cast<char>(lookup.user.bytes[15]);
+    text += static_cast<char>(lookup.session.bytes[15]);
+    for (const Waiter& waiter : lookup.waiters) text += std::to_string(waiter.request);
   }
   return text;
 }
 
-TEST_CASE("who is asked together: different users, the longest waiting, in the order of users") {
+std::string Requests(const std::vector<Waiter>& waiters) {
+  std::string text;
+  for (const Waiter& waiter : waiters) text += std::to_string(waiter.request);
+  return text;
+}
+
+TEST_CASE("a batch is one lookup per user, joined by the requests of its session, users in turn") {
   const struct {
     const char* what;
-    std::vector<Lookup> waiting;
+    std::vector<Arrival> arrivals;
     size_t most;
     std::vector<std::string> batches;
   } rows[] = {
       {"nobody", {}, 64, {""}},
-      {"one", {Ask('a', 1)}, 64, {"a1", ""}},
-      {"by user", {Ask('c', 1), Ask('a', 2), Ask('b', 3)}, 64, {"a2 b3 c1", ""}},
-      {"no more than allowed", {Ask('c', 1), Ask('a', 2), Ask('b', 3)}, 2, {"a2 c1", "b3"}},
-      {"one user after the other",
-       {Ask('a', 1), Ask('a', 2), Ask('b', 3), Ask('a', 4)},
+      {"one", {{'a', 'x', 1}}, 64, {"ax1", ""}},
+      {"in the order of the users",
+       {{'c', 'x', 1}, {'a', 'x', 2}, {'b', 'x', 3}},
        64,
-       {"a1 b3", "a2", "a4", ""}},
-      {"who was passed over keeps the turn",
-       {Ask('a', 1), Ask('a', 2), Ask('b', 3), Ask('c', 4)},
+       {"ax2 bx3 cx1", ""}},
+      {"no more than allowed, the longest waiting first",
+       {{'c', 'x', 1}, {'a', 'x', 2}, {'b', 'x', 3}},
        2,
-       {"a1 b3", "a2 c4"}},
-      {"alone in front", {Ask('a', 1, true), Ask('b', 2), Ask('c', 3)}, 64, {"a1", "b2 c3"}},
-      {"alone behind", {Ask('b', 1), Ask('a', 2, true), Ask('c', 3)}, 64, {"b1 c3", "a2", ""}},
-      {"two alone", {Ask('a', 1, true), Ask('b', 2, true)}, 64, {"a1", "b2", ""}},
+       {"ax2 cx1", "bx3"}},
+      {"requests of one session join",
+       {{'a', 'x', 1}, {'a', 'x', 2}, {'b', 'x', 3}, {'a', 'x', 4}},
+       64,
+       {"ax124 bx3", ""}},
+      {"two sessions of one user are two lookups in two batches",
+       {{'a', 'x', 1}, {'a', 'y', 2}, {'b', 'x', 3}, {'a', 'y', 4}},
+       64,
+       {"ax1 bx3", "ay24", ""}},
+      {"a user who was taken and has more goes behind the others",
+       {{'a', 'x', 1}, {'a', 'y', 2}, {'b', 'x', 3}, {'c', 'x', 4}},
+       1,
+       {"ax1", "bx3", "cx4", "ay2", ""}},
   };
   for (const auto& row : rows) {
     CAPTURE(row.what);
     LookupQueue queue;
-    for (const Lookup& lookup : row.waiting) queue.Push(lookup);
+    for (const Arrival& arrival : row.arrivals) Push(queue, arrival);
+    CHECK(queue.requests() == row.arrivals.size());
     for (const std::string& batch : row.batches) CHECK(Text(queue.Take(row.most)) == batch);
   }
 }
 
-TEST_CASE("who is put back comes first, by deadline") {
+TEST_CASE("lookups that are to be sent alone are sent alone") {
   LookupQueue queue;
-  queue.Push(Ask('c', 3));
-  queue.PutBack({Ask('a', 2), Ask('b', 1)});
-  CHECK(queue.NextDeadline() == Clock::time_point(std::chrono::seconds(1)));
-  CHECK(Text(queue.Take(2)) == "a2 b1");
-  CHECK(Text(queue.Take(2)) == "c3");
+  for (const Arrival& arrival : {Arrival{'a', 'x', 1}, {'b', 'x', 2}}) Push(queue, arrival);
+  std::vector<Lookup> batch = queue.Take(64);
+  for (Lookup& lookup : batch) lookup.alone = true;
+  Push(queue, {'c', 'x', 3});
+  queue.PutBack(std::move(batch));
+  CHECK(Text(queue.Take(64)) == "ax1");
+  CHECK(Text(queue.Take(64)) == "bx2");
+  CHECK(Text(queue.Take(64)) == "cx3");
   CHECK(queue.empty());
-  CHECK(queue.NextDeadline() == Clock::time_point::max());
 }
 
-TEST_CASE("the unwanted are removed, the others keep their order") {
+TEST_CASE("what is put back comes first, and takes along what came for its session meanwhile") {
   LookupQueue queue;
-  for (uint64_t ticket = 1; ticket <= 4; ++ticket) {
-    queue.Push(Ask(static_cast<char>('a' + ticket), ticket));
+  for (const Arrival& arrival : {Arrival{'b', 'x', 1}, {'a', 'x', 2}}) Push(queue, arrival);
+  std::vector<Lookup> batch = queue.Take(64);
+  for (const Arrival& arrival : {Arrival{'c', 'x', 3}, {'a', 'x', 4}, {'a', 'y', 5}}) {
+    Push(queue, arrival);
   }
-  queue.Remove([](const Lookup& lookup) { return lookup.ticket % 2 == 1; });
-  CHECK(Text(queue.Take(1)) == "c2");
-  CHECK(Text(queue.Take(1)) == "e4");
+  queue.PutBack(std::move(batch));
+  CHECK(queue.requests() == 5);
+  CHECK(queue.lookups() == 4);
+  CHECK(queue.NextDeadline() == At(1));
+  CHECK(Text(queue.Take(2)) == "ax24 bx1");
+  CHECK(Text(queue.Take(64)) == "ay5 cx3");
   CHECK(queue.empty());
+}
+
+TEST_CASE("hundreds of requests of one user delay nobody: ten others are in the first batch") {
+  for (const int requests : {500, 2000}) {
+    for (const bool many_sessions : {false, true}) {
+      CAPTURE(requests);
+      CAPTURE(many_sessions);
+      LookupQueue queue;
+      for (int number = 0; number < requests; ++number) {
+        queue.Push(Id(1), Id(many_sessions ? number : 0), {.request = 1, .deadline = At(1)});
+      }
+      for (int user = 2; user < 12; ++user) {
+        queue.Push(Id(user), Id(0), {.request = 2, .deadline = At(2)});
+      }
+      CHECK(queue.Take(64).size() == 11);
+      CHECK(queue.requests() == static_cast<size_t>(many_sessions ? requests - 1 : 0));
+    }
+  }
+}
+
+TEST_CASE("requests are taken out by session, by user, by deadline, by number, or all") {
+  struct Row {
+    const char* what;
+    std::string taken;
+    std::function<std::vector<Waiter>(LookupQueue&)> take;
+    std::string left;
+  };
+  const Row rows[] = {
+      {"a session", "14", [](LookupQueue& q) { return q.TakeSession(Id('a'), Id('x')); },
+       "ay3 bx2"},
+      {"a session that is not there", "",
+       [](LookupQueue& q) { return q.TakeSession(Id('b'), Id('y')); }, "ax14 bx2"},
+      {"a user", "143", [](LookupQueue& q) { return q.TakeUser(Id('a')); }, "bx2"},
+      {"a user who is not there", "", [](LookupQueue& q) { return q.TakeUser(Id('c')); },
+       "ax14 bx2"},
+      {"up to a deadline", "12", [](LookupQueue& q) { return q.TakeExpired(At(2)); }, "ax4"},
+      {"all", "1432", [](LookupQueue& q) { return q.TakeAll(); }, ""},
+      {"one that left", "",
+       [](LookupQueue& q) {
+         q.Cancel(2);
+         return std::vector<Waiter>();
+       },
+       "ax14"},
+  };
+  for (const Row& row : rows) {
+    CAPTURE(row.what);
+    // A queue holds iterators into itself, so each row makes its own.
+    LookupQueue queue;
+    for (const Arrival& arrival :
+         {Arrival{'a', 'x', 1}, {'b', 'x', 2}, {'a', 'y', 3}, {'a', 'x', 4}}) {
+      Push(queue, arrival);
+    }
+    CHECK(Requests(row.take(queue)) == row.taken);
+    CHECK(Text(queue.Take(64)) == row.left);
+  }
+}
+
+TEST_CASE("the next deadline is the earliest, and none when nobody waits") {
+  LookupQueue queue;
+  CHECK(queue.NextDeadline() == Clock::time_point::max());
+  Push(queue, {'a', 'x', 7});
+  Push(queue, {'b', 'x', 5});
+  CHECK(queue.NextDeadline() == At(5));
+  CHECK(queue.TakeExpired(At(6)).size() == 1);
+  CHECK(queue.NextDeadline() == At(7));
+  CHECK(queue.TakeExpired(At(7)).size() == 1);
+  CHECK(queue.NextDeadline() == Clock::time_point::max());
 }
 
 }  // namespace

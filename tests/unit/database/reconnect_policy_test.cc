@@ -6,101 +6,84 @@ namespace keys {
 namespace {
 
 using namespace std::chrono_literals;
-using Event = ReconnectPolicy::Event;
 
 constexpr auto kPatience = 2000ms;
-const ReconnectPolicy::Clock::time_point kStart(1000s);
+const Clock::time_point kStart(1000s);
 
 TEST_CASE("lookups wait for the first connection, as long as the patience lasts") {
-  ReconnectPolicy outage(1, kPatience, kStart);
-  CHECK(!outage.CircuitIsOpen(kStart));
-  CHECK(!outage.CircuitIsOpen(kStart + kPatience - 1ms));
-  CHECK(outage.CircuitIsOpen(kStart + kPatience));
-  outage.OnSuccess();
-  CHECK(!outage.CircuitIsOpen(kStart + 10 * kPatience));
+  ReconnectPolicy policy(kPatience, kStart, 1);
+  CHECK(policy.retry_at() == kStart);
+  CHECK(!policy.CircuitIsOpen(kStart + kPatience - 1ms));
+  CHECK(policy.CircuitIsOpen(kStart + kPatience));
+  policy.OnSuccess();
+  CHECK(!policy.CircuitIsOpen(kStart + 10 * kPatience));
+  CHECK(policy.circuit_opens_at() == Clock::time_point::max());
 }
 
-TEST_CASE("a lost host is tried again at once, then each other one, then there is a pause") {
-  ReconnectPolicy outage(3, kPatience, kStart);
-  outage.OnSuccess();
-  outage.OnLost(kStart, kStart, false);
-  CHECK(outage.host() == 0);
-  CHECK(outage.retry_at() == kStart);
-  for (const size_t host : {1u, 2u}) {
-    outage.OnConnectFailed(kStart + 5ms);
-    CHECK(outage.host() == host);
-    CHECK(outage.retry_at() == kStart + 5ms);
-    CHECK(!outage.CircuitIsOpen(kStart + 5ms));
+TEST_CASE(
+    "failed attempts alone do not open the circuit: only an outage of a whole patience does") {
+  ReconnectPolicy policy(kPatience, kStart, 1);
+  policy.OnSuccess();
+  policy.OnLost(kStart, kStart);
+  CHECK(policy.retry_at() == kStart);
+  for (auto now = kStart; now < kStart + kPatience; now += 10ms) {
+    policy.OnConnectFailed("57P03", now);
+    CHECK(!policy.CircuitIsOpen(now));
   }
-  outage.OnConnectFailed(kStart + 10ms);
-  CHECK(outage.host() == 0);
-  CHECK(outage.retry_at() >= kStart + 10ms + ReconnectPolicy::kFirstPause / 2);
-  CHECK(outage.retry_at() <= kStart + 10ms + ReconnectPolicy::kFirstPause);
-  CHECK(outage.CircuitIsOpen(kStart + 10ms));
+  CHECK(policy.circuit_opens_at() == kStart + kPatience);
 }
 
-TEST_CASE("a host that is of no use is left, and a silent one has used up the patience") {
-  ReconnectPolicy outage(2, kPatience, kStart);
-  outage.OnSuccess();
-  outage.OnLost(kStart, kStart + kPatience, true);
-  CHECK(outage.host() == 1);
-  CHECK(outage.CircuitIsOpen(kStart + kPatience));
+TEST_CASE("a server that was silent for the whole patience has used it up") {
+  ReconnectPolicy policy(kPatience, kStart, 1);
+  policy.OnSuccess();
+  policy.OnLost(kStart, kStart + kPatience);
+  CHECK(policy.CircuitIsOpen(kStart + kPatience));
 }
 
-TEST_CASE("pauses double up to the longest, between half of it and all, not always the same") {
-  ReconnectPolicy outage(1, kPatience, kStart);
-  auto longest = ReconnectPolicy::kFirstPause;
-  ReconnectPolicy::Clock::duration last{};
-  bool differ = false;
-  for (int round = 0; round < 30; ++round) {
-    CAPTURE(round);
-    outage.OnConnectFailed(kStart);
-    const auto pause = outage.retry_at() - kStart;
-    CHECK(pause >= longest / 2);
-    CHECK(pause <= longest);
-    differ = differ || (round > 10 && pause != last);
-    last = pause;
-    longest = std::min(longest * 2, ReconnectPolicy::kMaxPause);
-  }
-  CHECK(differ);
-}
-
-TEST_CASE("failures count until a lookup is answered, not until a connection is made") {
-  ReconnectPolicy outage(1, kPatience, kStart);
-  outage.OnConnectFailed(kStart);
-  outage.OnConnectFailed(kStart);
-  CHECK(outage.ShouldLog(Event::kConnected));  // it let us in
-  CHECK(outage.failures() == 2);
-  outage.OnSuccess();
-  CHECK(outage.failures() == 0);
-}
-
-TEST_CASE("each event is news once an outage") {
-  ReconnectPolicy outage(1, kPatience, kStart);
-  CHECK(outage.ShouldLog(Event::kConnected));
-  outage.OnSuccess();
-  CHECK(!outage.ShouldLog(Event::kConnected));  // a connection that was only renewed
-  for (int times = 0; times < 2; ++times) {
-    CAPTURE(times);
-    outage.OnLost(kStart, kStart, false);
-    CHECK(outage.ShouldLog(Event::kLost));
-    for (int attempts = 0; attempts < 3; ++attempts) {
-      outage.OnConnectFailed(kStart);
-      CHECK(outage.ShouldLog(Event::kUnreachable) == (attempts == 0));
+TEST_CASE("pauses grow to 100 ms and no further, and up to half of each is taken off at random") {
+  bool differs = false;
+  Clock::duration first{};
+  for (uint32_t seed = 0; seed < 50; ++seed) {
+    ReconnectPolicy policy(kPatience, kStart, seed);
+    for (const auto pause : {10ms, 20ms, 50ms, 100ms, 100ms, 100ms}) {
+      policy.OnConnectFailed("", kStart);
+      CHECK(policy.retry_at() - kStart > pause / 2 - 1ms);
+      CHECK(policy.retry_at() - kStart <= pause);
     }
-    CHECK(outage.ShouldLog(Event::kConnected));
-    CHECK(!outage.ShouldLog(Event::kConnected));
-    CHECK(!outage.ShouldLog(Event::kLost));
-    outage.OnSuccess();
+    if (seed == 0) first = policy.retry_at() - kStart;
+    differs = differs || policy.retry_at() - kStart != first;
+    CHECK(policy.failures() == 6);
+    policy.OnSuccess();
+    policy.OnConnectFailed("", kStart);
+    CHECK(policy.retry_at() - kStart <= 10ms);
+  }
+  CHECK(differs);
+}
+
+TEST_CASE("a refused login is tried again after 5 s, then ever later, up to a minute") {
+  for (const char* const sqlstate : {"28P01", "28000"}) {
+    CAPTURE(sqlstate);
+    ReconnectPolicy policy(kPatience, kStart, 3);
+    for (const auto pause : {5s, 10s, 20s, 40s, 60s, 60s}) {
+      policy.OnConnectFailed(sqlstate, kStart);
+      CHECK(policy.retry_at() - kStart > pause / 2 - 1ms);
+      CHECK(policy.retry_at() - kStart <= pause);
+    }
+    policy.OnSiblingConnected(kStart + 1ms);
+    CHECK(policy.retry_at() == kStart + 1ms);
   }
 }
 
-TEST_CASE("an attempt that fails without a loss before it begins an outage") {
-  ReconnectPolicy outage(2, kPatience, kStart);
-  outage.OnSuccess();
-  outage.OnConnectFailed(kStart + 100s);
-  CHECK(!outage.CircuitIsOpen(kStart + 100s));
-  CHECK(outage.ShouldLog(Event::kUnreachable));
+TEST_CASE("each reason is logged once per outage, and no more than a few") {
+  ReconnectPolicy policy(kPatience, kStart, 1);
+  CHECK(policy.ShouldLog("refused"));
+  CHECK(!policy.ShouldLog("refused"));
+  CHECK(policy.ShouldLog("starting up"));
+  policy.OnSuccess();
+  CHECK(policy.ShouldLog("refused"));
+  size_t logged = 1;
+  for (int reason = 0; reason < 100; ++reason) logged += policy.ShouldLog(std::to_string(reason));
+  CHECK(logged == ReconnectPolicy::kMaxReasons);
 }
 
 }  // namespace
