@@ -5,6 +5,8 @@
 #   make SANITIZE=1     address, UB   build/sanitize/…
 #   make CXX=clang++    clang         build/clang/…
 #   make fuzz           libFuzzer     build/fuzz/…
+#   make test-arm64     cross, -O2    build/arm64/…
+# `make run`, `up` and `test` install what is missing; the other targets name it, and `make deps` installs it.
 # Quiet unless V=1. CXX, CXXFLAGS, CPPFLAGS, LDFLAGS, PKG_CONFIG, PREFIX and DESTDIR are yours to set.
 
 VERSION      := 1.0.0
@@ -22,13 +24,24 @@ VARIANT ?= clang
 endif
 VARIANT ?= release
 
+ifeq ($(VARIANT),fuzz)
+CXX    := clang++
+else ifeq ($(VARIANT),arm64)
+CXX    := aarch64-linux-gnu-g++
+endif
+# What the compiler makes programs for, which need not be this machine.
+TARGET    := $(shell $(CXX) -dumpmachine 2>/dev/null)
 HARDEN    := -fstack-protector-strong -fstack-clash-protection \
-             $(if $(filter x86_64,$(shell uname -m)),-fcf-protection)
+             $(if $(filter x86_64-%,$(TARGET)),-fcf-protection) \
+             $(if $(filter aarch64-%,$(TARGET)),-mbranch-protection=standard)
 LINK_SAFE := -pie -Wl,-z,relro,-z,now,-z,noexecstack,--as-needed
 ifeq ($(VARIANT),release)
 OUT   := build
 MODE  := -O2 -flto=auto -D_FORTIFY_SOURCE=2 $(HARDEN)
 AR    := gcc-ar
+else ifeq ($(VARIANT),arm64)
+OUT   := build/arm64
+MODE  := -O2 -D_FORTIFY_SOURCE=2 $(HARDEN)
 else ifeq ($(VARIANT),clang)
 OUT   := build/clang
 MODE  := -O2 -D_FORTIFY_SOURCE=2 $(HARDEN)
@@ -37,19 +50,28 @@ OUT   := build/sanitize
 MODE  := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 else ifeq ($(VARIANT),fuzz)
 OUT   := build/fuzz
-CXX   := clang++
 MODE  := -O1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
          -fno-sanitize-recover=all -fsanitize-ignorelist=tests/fuzz/ubsan.ignore
 else
-$(error unknown VARIANT '$(VARIANT)': release, sanitize, clang or fuzz)
+$(error unknown VARIANT '$(VARIANT)': release, sanitize, clang, arm64 or fuzz)
 endif
 
 LIBRARIES := fcgi libpq libcrypto
 CXXFLAGS  ?= -g
 WARNINGS  := -Wall -Wextra -Wshadow -Wconversion
 INCLUDES  := -I. -Ibuild/generated $(shell $(PKG_CONFIG) --cflags $(LIBRARIES) 2>/dev/null)
+ifeq ($(VARIANT),arm64)
+comma     := ,
+ARM64     := $(OUT)/libraries
+INCLUDES  := -I. -Ibuild/generated $(addprefix -isystem $(ARM64)/usr/include,/aarch64-linux-gnu / /postgresql)
+LINK_SAFE += -L$(ARM64)/usr/lib/aarch64-linux-gnu \
+             $(addprefix -Wl$(comma)-rpath-link$(comma)$(ARM64),/usr/lib/aarch64-linux-gnu /lib/aarch64-linux-gnu)
+toolchain: $(ARM64)/ready
+$(ARM64)/ready: tools/arm64-libraries
+	tools/arm64-libraries $(ARM64) && touch $@
+endif
 COMPILE    = $(CXX) -std=c++20 $(INCLUDES) -DRAPIDJSON_HAS_STDSTRING=1 $(CPPFLAGS) \
-             $(WARNINGS) -fPIE $(MODE) $(CXXFLAGS)
+             $(WARNINGS) -fPIE -ffile-prefix-map=$(CURDIR)=. $(MODE) $(CXXFLAGS)
 LINK       = $(CXX) $(MODE) $(CXXFLAGS) $(LINK_SAFE) $(LDFLAGS)
 LIBS      := -lfcgi -lpq -lcrypto
 
@@ -78,7 +100,7 @@ endif
 # Two stacks that are started at once in one tree build one after the other.
 LOCKED := flock Makefile
 # The fuzzer of tests/faults talks to this one, whatever the rest of the tests run.
-BUILD_SANITIZED := $(LOCKED) $(MAKE) VARIANT=sanitize build/sanitize/keys-fcgi
+SANITIZED := VARIANT=sanitize build/sanitize/keys-fcgi
 
 # What tools/stack, tools/install and tests/run take from here.
 export STACK PORT WORKERS VARIANT OUT PREFIX DESTDIR
@@ -87,8 +109,8 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
-.PHONY: all binaries toolchain run up down test test-unit test-faults test-failover test-browser test-tls bench \
-        install uninstall deb fuzz lint compdb deps clean help
+.PHONY: all binaries toolchain run up down test test-unit test-faults test-tls test-failover test-browser test-arm64 \
+        test-bare ci bench install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
@@ -97,40 +119,70 @@ binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(OUT)/pure-path $(REPLAYS) ## buil
 ## Running
 
 run: ## install what is missing, build, and run a local stack until Ctrl-C (STACK=, PORT=, WORKERS=)
-	tools/install-packages build run && $(LOCKED) $(MAKE) all && exec tools/stack run
+	tools/install-packages build run
+	$(LOCKED) $(MAKE) all
+	exec tools/stack run
 
 up: ## the same in the background; $STACK/env then tells a shell where it is
-	tools/install-packages build run && $(LOCKED) $(MAKE) all && tools/stack up
+	tools/install-packages build run
+	$(LOCKED) $(MAKE) all
+	tools/stack up
 
 down: ## stop the stack that `make up` or `make run` started; its data stays for the next start
 	tools/stack down
 
 ## Testing
 
-test: ## every test but the browser's; closes with `N passed, N failed` (SANITIZE=1: all of it with sanitizers)
-	tools/install-packages build run test && $(LOCKED) $(MAKE) binaries && $(BUILD_SANITIZED) && tests/run
+test: ## install what is missing, and run every test but the browser's; closes with `N passed, N failed` (SANITIZE=1)
+	tools/install-packages build run test
+	$(LOCKED) $(MAKE) binaries
+	$(LOCKED) $(MAKE) $(SANITIZED)
+	tests/run
 
 test-unit: ## the unit tests alone
-	tools/install-packages build && $(LOCKED) $(MAKE) $(OUT)/unit-tests && tests/run unit
+	tools/install-packages --check build
+	$(LOCKED) $(MAKE) $(OUT)/unit-tests
+	tests/run unit
 
 test-faults: ## the fault tests alone: databases, processes and clients that fail
-	tools/install-packages build run test && $(LOCKED) $(MAKE) all && $(BUILD_SANITIZED) && \
-	  tests/run tests/faults
+	tools/install-packages --check build run test
+	$(LOCKED) $(MAKE) all
+	$(LOCKED) $(MAKE) $(SANITIZED)
+	tests/run tests/faults
 
 test-tls: ## the TLS scan alone
-	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/api/tls_test.py
+	tools/install-packages --check build run test
+	$(LOCKED) $(MAKE) all
+	tests/run tests/api/tls_test.py
 
 test-failover: ## a pool on a real Patroni (needs root, Debian's patroni, etcd-server and pgbouncer; else skipped)
-	tools/install-packages build run test && $(LOCKED) $(MAKE) all && tests/run tests/failover
+	tools/install-packages --check build run test
+	$(LOCKED) $(MAKE) all
+	tests/run tests/failover
 
 test-browser: ## the dashboard in headless Chromium; screenshots under build/
-	tools/install-packages build run test browser && $(LOCKED) $(MAKE) all && tests/run tests/browser
+	tools/install-packages --check build run test browser
+	$(LOCKED) $(MAKE) all
+	tests/run tests/browser
+
+test-arm64: ## cross-compile for arm64, and run the unit tests under an emulated processor
+	tools/install-packages --check build arm64
+	$(LOCKED) $(MAKE) VARIANT=arm64 build/arm64/keys-fcgi build/arm64/unit-tests
+	OUT=build/arm64 RUNNER='qemu-aarch64-static -L build/arm64/libraries' tests/run unit
+
+test-bare: ## the README's commands in a bare root of Debian RELEASE=12 or 13 (root only; STEPS='up test')
+	tests/bare/run $(RELEASE) $(STEPS)
+
+ci: ## what has to pass before a change lands: the README's commands on bare machines, lint, the browser's tests
+	.ci/run
 
 bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BENCH=--help)
-	tools/install-packages build run bench && $(LOCKED) $(MAKE) all $(OUT)/pure-path && tools/bench $(BENCH)
+	tools/install-packages --check build run bench
+	$(LOCKED) $(MAKE) all $(OUT)/pure-path
+	tools/bench $(BENCH)
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
-	tools/install-packages build fuzz
+	tools/install-packages --check build fuzz
 	$(LOCKED) $(MAKE) VARIANT=fuzz $(FUZZERS:tests/fuzz/%.cc=build/fuzz/%)
 	set -e; for name in $(basename $(notdir $(FUZZERS))); do \
 	  echo "== $$name"; mkdir -p build/fuzz/corpus/$$name tests/fuzz/corpus/$$name; \
@@ -146,12 +198,15 @@ uninstall: ## remove what `make install` put there, but no file of /etc that was
 	tools/install --uninstall
 
 deb: ## a Debian package of the same files, build/deb/keys-fcgi_….deb
-	tools/install-packages build package && $(LOCKED) $(MAKE) all && tools/debian/build $(OUT)/keys-fcgi $(VERSION)
+	tools/install-packages --check build package
+	$(LOCKED) $(MAKE) all
+	tools/debian/build $(OUT)/keys-fcgi $(VERSION)
 
 ## Development
 
 lint: compdb ## clang-format, clang-tidy, cppcheck and shellcheck
-	tools/install-packages build lint && tools/lint $(SOURCES) $(HEADERS)
+	tools/install-packages --check build lint
+	tools/lint $(SOURCES) $(HEADERS)
 
 compdb: build/compile_commands.json $(GENERATED) ## build/compile_commands.json for clangd and clang-tidy
 

@@ -135,16 +135,16 @@ class Logs(unittest.TestCase):
             self.assertEqual({handler.ask(user.token)[0] for _ in range(300)}, {200})
 
     def test_a_pipe_that_nobody_reads_drops_lines_and_says_so_when_somebody_does(self):
-        self.pipe(user=None)
+        self.pipe(None)
 
     @unittest.skipIf(os.geteuid() != 0, "becoming another user takes root")
     def test_a_pipe_that_nobody_reads_and_is_not_ours_to_open_again_blocks_nobody_either(self):
-        self.pipe(user="www-data")
+        self.pipe("www-data")
 
-    def pipe(self, user):
+    def pipe(self, account):
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb") as writer:
-            with Handler(stack, stderr=writer, user=user) as handler:
+            with Handler(stack, stderr=writer, user=account) as handler:
                 writer.close()
                 handler.await_good(user.token)
                 self.ask_much(handler)

@@ -194,16 +194,16 @@ class CreateAndRevokeTest(unittest.TestCase):
 
     def test_nothing_is_made_of_bad_arguments(self):
         user = User(stack)
-        user = ["--user", user.id]
+        named = ["--user", user.id]
         for arguments, status, words in (
             (["--name", "x"], 2, "--user and --name are needed"),
             (["--user", "7", "--name", "x"], 2, "not a UUID"),
-            ([*user, "--name", "x", "--expires", "soon"], 2, "is no time"),
-            ([*user, "--name", "x", "--expires", "2020-01-01"], 2, "is past"),
-            ([*user, "--name", "x", "--tier", "gold"], 1, "no tier 'gold'"),
-            ([*user, "--name", "x" * 101], 1, "1 to 100 characters"),
+            ([*named, "--name", "x", "--expires", "soon"], 2, "is no time"),
+            ([*named, "--name", "x", "--expires", "2020-01-01"], 2, "is past"),
+            ([*named, "--name", "x", "--tier", "gold"], 1, "no tier 'gold'"),
+            ([*named, "--name", "x" * 101], 1, "1 to 100 characters"),
             (["--user", "00000000-0000-4000-8000-00000000dead", "--name", "x"], 1, "there is no user"),
-            ([*user, "--name", "x", "--what"], 2, "what is '--what'"),
+            ([*named, "--name", "x", "--what"], 2, "what is '--what'"),
         ):
             with self.subTest(arguments):
                 done = self.create(*arguments, check=False)
