@@ -110,7 +110,7 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .SECONDARY:
 .DEFAULT_GOAL := all
 .PHONY: all binaries toolchain run up down test test-unit test-faults test-tls test-failover test-browser test-arm64 \
-        test-bare ci bench install uninstall deb fuzz lint compdb deps clean help
+        test-bare test-boot ci bench install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
@@ -175,6 +175,11 @@ test-bare: ## the README's commands in a bare root of Debian RELEASE=12 or 13 (r
 
 ci: ## what has to pass before a change lands: the README's commands on bare machines, lint, the browser's tests
 	.ci/run
+
+test-boot: ## the package under a real systemd: a fresh Debian RELEASE=12 or 13 in QEMU (root only)
+	tools/install-packages --check build run test package boot
+	$(LOCKED) $(MAKE) all
+	SUITE_SECONDS=7200 RELEASE=$(or $(RELEASE),12) tests/run tests/boot
 
 bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BENCH=--help)
 	tools/install-packages --check build run bench
