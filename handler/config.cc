@@ -19,7 +19,9 @@ constexpr std::array kSettings = {
     Setting{"KEYS_CLOCK_LEEWAY_SECONDS", "0", "tolerance for `exp` and `nbf`, 0 to 60"},
     Setting{"KEYS_CHECK_SESSION", "on",
             "off: ask neither auth.sessions nor auth.users (issuers that have none)"},
-    Setting{"KEYS_DEADLINE_MS", "2000", "longest wait for the database, 100 to 60000"},
+    Setting{
+        "KEYS_DEADLINE_MS", "2000",
+        "longest wait for the database, 100 to 60000; below nginx's fastcgi_read_timeout (5 s)"},
     Setting{"KEYS_SERVER_TIMING", "off",
             "on: send Server-Timing with every answer for which the database was asked"},
     Setting{"KEYS_METRICS_FILE", "",

@@ -18,6 +18,9 @@
 
 namespace keys {
 
+// What nginx/keys-api.conf gives us as fastcgi_read_timeout: a longer deadline needs a longer one.
+constexpr std::chrono::milliseconds kNginxReadTimeout{5000};
+
 struct Config {
   std::string database_url;
   std::string jwks_file;    // empty: none

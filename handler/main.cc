@@ -90,50 +90,75 @@ int FailCgi() {
   return 1;
 }
 
-// What a step throws is one more problem.
-template <typename Step>
-void Try(std::vector<std::string>& problems, Step step) {
-  try {
-    step();
-  } catch (const std::exception& fault) {
-    problems.emplace_back(fault.what());
+// Settings and keys, and everything that is wrong with them.
+struct Loaded {
+  Loaded()
+      : settings(keys::LoadConfig([](const char* name) { return std::getenv(name); })),
+        key_files({settings.config.jwks_file, settings.config.secret_file}) {
+    if (settings.config.jwks_file.empty() && settings.config.secret_file.empty()) return;
+    for (std::string& problem : key_files.Load()) settings.problems.push_back(std::move(problem));
   }
+  keys::LoadedConfig settings;
+  keys::KeyFiles key_files;
+};
+
+// What the unit's IPAddressDeny= drops looks like a server, or a name server, that is silent.
+std::string ExplainSilence(std::string problem) {
+  const bool silent = problem.find("timeout expired") != std::string::npos ||
+                      problem.find("could not translate host name") != std::string::npos;
+  if (silent && std::getenv("INVOCATION_ID") != nullptr) {
+    problem +=
+        "; does IPAddressAllow= of the unit name it and the name server"
+        " (systemctl edit keys-fcgi@.service)?";
+  }
+  return problem;
 }
 
-int Run(bool check_only) {
-  keys::LoadedConfig loaded = keys::LoadConfig([](const char* name) { return std::getenv(name); });
-  const keys::Config& config = loaded.config;
-  keys::KeyFiles key_files({config.jwks_file, config.secret_file});
-  if (!config.jwks_file.empty() || !config.secret_file.empty()) {
-    for (std::string& problem : key_files.Load()) loaded.problems.push_back(std::move(problem));
-  }
-  const int listener = check_only ? -1 : FindListener();
-  const bool cgi = !check_only && listener < 0;
-  if (check_only) {
-    const std::string problem = keys::Metrics(config.metrics_file).TakeProblem();
-    if (!problem.empty()) loaded.problems.push_back("KEYS_METRICS_FILE " + problem);
-    if (!config.database_url.empty()) {
-      const std::string sql = keys::ListKeysStatement(config.token.require_session);
-      Try(loaded.problems, [&] { keys::CheckDatabase(config.database_url, sql); });
+int Check() {
+  Loaded loaded;
+  const keys::Config& config = loaded.settings.config;
+  std::vector<std::string>& problems = loaded.settings.problems;
+  const std::string problem = keys::Metrics(config.metrics_file).TakeProblem();
+  if (!problem.empty()) problems.push_back("KEYS_METRICS_FILE " + problem);
+  if (!config.database_url.empty()) {
+    try {
+      keys::CheckDatabase(config.database_url,
+                          keys::ListKeysStatement(config.token.require_session));
+    } catch (const std::exception& fault) {
+      problems.push_back(ExplainSilence(fault.what()));
     }
   }
   keys::FlushLog();
-  const bool is_request = std::getenv("REQUEST_METHOD") != nullptr;
-  if (Complain(loaded.problems) != 0) return cgi && is_request ? FailCgi() : 1;
-  if (check_only) {
-    std::puts("keys-fcgi: settings, keys and database are good");
-    return 0;
+  if (config.deadline >= keys::kNginxReadTimeout) {
+    std::fputs(
+        "keys-fcgi: note: nginx waits 5 s for an answer (fastcgi_read_timeout in keys-api.conf);"
+        " with this KEYS_DEADLINE_MS a slow database gives 504 unless that is raised as well\n",
+        stderr);
   }
-  if (cgi && !is_request) {
+  if (Complain(problems) != 0) return 1;
+  std::puts("keys-fcgi: settings, keys and database are good");
+  return 0;
+}
+
+int Run() {
+  const int listener = FindListener();
+  const bool is_cgi = listener < 0 && std::getenv("REQUEST_METHOD") != nullptr;
+  if (listener < 0 && !is_cgi) {
     std::fputs("keys-fcgi: no socket on fd 0, no LISTEN_FDS, no REQUEST_METHOD; see --help\n",
                stderr);
     return 1;
   }
-  if (!cgi) return keys::Serve(config, key_files, listener);
-  int status = 1;
-  Try(loaded.problems, [&] { status = keys::AnswerCgi(config, key_files); });
+  Loaded loaded;
   keys::FlushLog();
-  return Complain(loaded.problems) == 0 ? status : FailCgi();
+  if (Complain(loaded.settings.problems) != 0) return is_cgi ? FailCgi() : 1;
+  if (!is_cgi) return keys::Serve(loaded.settings.config, loaded.key_files, listener);
+  try {
+    return keys::AnswerCgi(loaded.settings.config, loaded.key_files);
+  } catch (const std::exception& fault) {
+    keys::FlushLog();
+    std::fprintf(stderr, "keys-fcgi: %s\n", fault.what());
+    return FailCgi();
+  }
 }
 
 }  // namespace
@@ -146,7 +171,8 @@ int main(int argc, char** argv) {
   const std::string_view option = argc > 1 ? argv[1] : "";
   try {
     if (option == "--check-keys" && argc == 3) return CheckKeys(argv[2]);
-    if (argc == 1 || (option == "--check" && argc == 2)) return Run(argc == 2);
+    if (argc == 1) return Run();
+    if (option == "--check" && argc == 2) return Check();
     if (option == "--version" && argc == 2)
       return std::printf("keys-fcgi %s\n", keys::kVersion) < 0;
     if (option == "--help" && argc == 2) {

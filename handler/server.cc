@@ -22,6 +22,7 @@
 #include "handler/api/metrics.h"
 #include "handler/api/response_body.h"
 #include "handler/base/log.h"
+#include "handler/base/notify.h"
 #include "handler/database/key_list.h"
 #include "handler/database/lookup_batcher.h"
 #include "handler/fastcgi/connection.h"
@@ -112,6 +113,7 @@ class Server {
 
   int Run() {
     Log(Level::kInfo, "started", {{"pid", getpid()}});
+    NotifyServiceManager("READY=1");
     Clock::time_point tick = Clock::now();
     while (!Drained()) {
       FlushLog();
@@ -179,12 +181,14 @@ class Server {
     Log(Level::kInfo, "draining",
         {{"signal", static_cast<int64_t>(signal.ssi_signo)},
          {"connections", static_cast<int64_t>(fastcgi_.connections())}});
+    NotifyServiceManager("STOPPING=1");
     draining_ = true;
     drained_by_ = now + deadline_ + std::chrono::seconds(1);
     fastcgi_.Drain(now);
   }
 
   void OnTick(Clock::time_point now) {
+    if (expects_watchdog_) NotifyServiceManager("WATCHDOG=1");
     fastcgi_.OnTime(now);
     switch (key_files_.Poll()) {
       case KeyFiles::Change::kNone:
@@ -359,6 +363,7 @@ class Server {
   int64_t pool_connects_ = 0;        // of all processes
   bool sent_long_response_ = false;  // an answer since the last tick
   size_t connections_ = 0;           // at the last tick
+  const bool expects_watchdog_ = ExpectsWatchdog();
   bool draining_ = false;
   Clock::time_point drained_by_{};
 };

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Stands in for systemd where none runs: just what the README and our packages ask of it, from the installed units.
+"""Stands in for systemd where none runs: just what the guide and our packages ask of it, from the installed units.
 
 Named systemctl or journalctl it is that command; `systemd_standin.py manager` is who they ask. Of a unit it
-does: drop-ins, %i and %d, the listening socket, user, capabilities, limits, umask, directories, a read-only
-system, environment, credentials, Restart=, PartOf=, [Install]. Timers never elapse; addresses are not held
-back. nginx and PostgreSQL are Debian's business: started, stopped and reloaded by their own commands.
+does: drop-ins, %i and %d, the listening socket, user, directories, environment, credentials, ExecStartPre=,
+Type=notify, Restart=, PartOf=, [Install]. It confines nobody, and timers never elapse: tests/boot has a real
+systemd for that. nginx and PostgreSQL are started, stopped and reloaded by their own commands.
 """
 
 import fnmatch
@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import shlex
 import shutil
 import signal
@@ -28,19 +29,8 @@ DEBIANS = {
     "nginx.service": {"start": "nginx", "stop": "nginx -s quit", "reload": "nginx -s reload"},
     "postgresql.service": {verb: f"{CLUSTER} {verb}" for verb in ("start", "stop", "reload")},
 }
-# Into a mount namespace of its own: what ReadWrite directories ($1 of them) does not name is read-only.
-PROTECT = """
-count=$1; shift
-for ((; count > 0; count--)); do mount --bind "$1" "$1"; shift; done
-mount -o remount,bind,ro / && mount -o remount,bind,ro /run && mount -t tmpfs tmpfs /tmp
-exec "$@"
-"""
-# LISTEN_PID is the process that systemd made; descriptor 3 is the socket. A container may keep descriptors short.
-ENTER = """
-umask "$1"; ulimit -c "$2"; ulimit -n "$3" 2>/dev/null || true
-if (($4)); then exec 3<&"$4"; export LISTEN_PID=$$; fi
-shift 4; exec "$@"
-"""
+# LISTEN_PID is the process that systemd made; descriptor 3 is the socket.
+ENTER = 'if (($1)); then exec 3<&"$1"; export LISTEN_PID=$$; fi; shift; exec "$@"'
 
 
 class Unit:
@@ -91,20 +81,30 @@ class Service:
 
     def start(self):
         """Tells whether it started, or, of a oneshot, whether it did its work."""
-        self.process = self.spawn()
+        self.process, notified = self.spawn()
+        if self.process is None:
+            return False
         if self.unit.one("Type") == "oneshot":
             return self.process.wait() == 0
         self.wanted = True
         threading.Thread(target=self.watch, daemon=True).start()
-        return True
+        return self.tells_that_it_serves(notified) if self.unit.one("Type") == "notify" else True
+
+    def tells_that_it_serves(self, notified):
+        process = self.process
+        while process.poll() is None:
+            if select.select([notified], [], [], 0.05)[0] and b"READY=1" in notified.recv(4096):
+                return True
+        return False
 
     def watch(self):
         while True:
-            self.process.wait()
+            if self.process:
+                self.process.wait()
             delay = int(self.unit.one("RestartSec", "100ms").removesuffix("ms")) / 1000
             if not self.wanted or self.unit.one("Restart") != "always" or self.ended.wait(delay):
                 return
-            self.process = self.spawn()
+            self.process, _ = self.spawn()
 
     def stop(self):
         self.wanted = False
@@ -117,80 +117,53 @@ class Service:
             self.process.wait()
 
     def is_active(self):
-        return self.wanted and self.process.poll() is None
+        return self.wanted and self.process is not None and self.process.poll() is None
 
     def spawn(self):
+        """The process, None where ExecStartPre= fails; and the socket by which it says that it serves."""
         unit = self.unit
+        self.make_directories()
+        self.hand_over_credentials()
+        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notified.bind(f"\0standin/{os.urandom(8).hex()}")
         environment = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin", "LANG": "C.UTF-8"}
         for text in unit.all("Environment"):
             environment |= dict(word.split("=", 1) for word in shlex.split(text))
         for file in unit.all("EnvironmentFile"):
             environment |= read_environment_file(file)
         environment["CREDENTIALS_DIRECTORY"] = str(unit.credentials)
-        self.hand_over_credentials()
-        words = [
-            re.sub(r"\$\{(\w+)\}", lambda match: environment[match[1]], word)
-            for word in shlex.split(unit.one("ExecStart"))
-        ]
-        descriptor = 0
-        if self.listener:
-            descriptor = self.listener.fileno()
-            environment |= {"LISTEN_FDS": "1"}
-        user = unit.one("User", "root")
-        identity = [
-            "setpriv",
-            f"--reuid={user}",
-            f"--regid={user}",
-            "--init-groups",
-            "--inh-caps=-all",
-            "--no-new-privs",
-        ]
-        if "CapabilityBoundingSet" in unit.settings:
-            identity.append("--bounding-set=-all")
-        writable = self.make_directories()
-        command = [
-            "bash",
-            "-c",
-            ENTER,
-            "enter",
-            unit.one("UMask", "0022"),
-            unit.one("LimitCORE", "unlimited"),
-            unit.one("LimitNOFILE", "1024"),
-            str(descriptor),
-            "unshare",
-            "--mount",
-            "bash",
-            "-euc",
-            PROTECT,
-            "protect",
-            str(len(writable)),
-            *writable,
-            *identity,
-            *words,
-        ]
-        with open(LOGS / unit.name, "ab") as log:
+        environment["NOTIFY_SOCKET"] = notified.getsockname().decode().replace("\0", "@")
+        if any(self.execute(line, environment).wait() != 0 for line in unit.all("ExecStartPre")):
+            return None, notified
+        return self.execute(unit.one("ExecStart"), environment, self.listener), notified
+
+    def execute(self, line, environment, listener=None):
+        words = [re.sub(r"\$\{(\w+)\}", lambda match: environment[match[1]], word) for word in shlex.split(line)]
+        user = self.unit.one("User", "root")
+        descriptor = listener.fileno() if listener else 0
+        command = ["bash", "-c", ENTER, "enter", str(descriptor)]
+        command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *words]
+        with open(LOGS / self.unit.name, "ab") as log:
             return subprocess.Popen(
                 command,
-                env=environment,
+                env=environment | ({"LISTEN_FDS": "1"} if listener else {}),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                umask=0o077,
                 pass_fds=[descriptor] if descriptor else [],
                 start_new_session=True,
             )
 
     def make_directories(self):
-        made = []
         for key, place in (("RuntimeDirectory", "/run"), ("StateDirectory", "/var/lib")):
-            for name in self.unit.all(key):
+            for name in " ".join(self.unit.all(key)).split():
                 path = pathlib.Path(place, name)
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                 path.mkdir(exist_ok=True)
                 path.chmod(int(self.unit.one(f"{key}Mode", "0755"), 8))
                 shutil.chown(path, self.unit.one("User"), self.unit.one("Group"))
-                made.append(str(path))
-        return made
 
     def hand_over_credentials(self):
         given = dict(text.split(":", 1) for text in self.unit.all("SetCredential"))
@@ -298,7 +271,7 @@ class Manager:
     def do(self, words):
         options = {word for word in words if word.startswith("-")}
         verb, *names = [word for word in words if not word.startswith("-")]
-        if verb == "daemon-reload":
+        if verb in ("daemon-reload", "reset-failed"):
             return 0, ""
         if verb == "list-units":
             return 0, "".join(f"{name} loaded active running {name}\n" for name in self.active(names[0]))
