@@ -144,11 +144,13 @@ test-unit: ## the unit tests alone
 	$(LOCKED) $(MAKE) $(OUT)/unit-tests
 	tests/run unit
 
-test-faults: ## the fault tests alone: databases, processes and clients that fail
+test-faults: ## the fault tests alone: databases, processes and clients that fail; writes tests/faults/RESULTS.md
 	tools/install-packages --check build run test
 	$(LOCKED) $(MAKE) all
 	$(LOCKED) $(MAKE) $(SANITIZED)
-	tests/run tests/faults
+	$(RM) build/fault-rows
+	FAULT_ROWS=$(CURDIR)/build/fault-rows tests/run tests/faults
+	tests/support/fault_report.py build/fault-rows tests/faults/RESULTS.md
 
 test-tls: ## the TLS scan alone
 	tools/install-packages --check build run test
@@ -209,7 +211,7 @@ deb: ## a Debian package of the same files, build/deb/keys-fcgi_….deb
 
 ## Development
 
-lint: compdb ## clang-format, clang-tidy, cppcheck and shellcheck
+lint: compdb ## clang-format, clang-tidy, cppcheck, shellcheck, black and pyflakes
 	tools/install-packages --check build lint
 	tools/lint $(SOURCES) $(HEADERS)
 
@@ -224,7 +226,7 @@ clean: ## stop the local stack and remove everything built, the stack's data too
 
 help: ## this list
 	awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} \
-	  /^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # --- how things are built ---------------------------------------------------------------------
 

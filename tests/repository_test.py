@@ -19,7 +19,10 @@ NOT_COUNTED = re.compile(r"ld-linux.*|lib[au]\w*san\.so\.\d+")
 ORDER = ("base", "auth", "database", "config", "api", "fastcgi", "server", "main")
 SIBLINGS = {("auth", "database"), ("database", "auth")}
 # Which files may include a C library's header.
-ONLY_IN = {"fcgiapp.h": {"fastcgi/connection.cc"}, "libpq-fe.h": {"database/pg_connection.cc", "database/conninfo.cc", "database/database_check.cc"}}
+ONLY_IN = {
+    "fcgiapp.h": {"fastcgi/connection.cc"},
+    "libpq-fe.h": {"database/pg_connection.cc", "database/conninfo.cc", "database/database_check.cc"},
+}
 
 
 def tracked(*patterns):
@@ -172,19 +175,17 @@ class SettingsTest(unittest.TestCase):
                 with self.subTest(file.name):
                     self.assertEqual(re.findall(r'getenv\("(KEYS_\w+)"\)', file.read_text(encoding="utf-8")), [])
 
-    def test_the_table_of_the_readme_has_them(self):
-        rows = re.findall(r"^\| `(KEYS_\w+)` \|([^|]*)\|", read("README.md"), re.M)
-        self.same([name for name, _ in rows], "README.md")
-
-    def test_the_defaults_of_the_readme_are_the_codes(self):
-        for name, cell in re.findall(r"^\| `(KEYS_\w+)` \|([^|]*)\|", read("README.md"), re.M):
-            with self.subTest(name):
-                default = re.search(r"`([^`]*)`", cell)
-                self.assertEqual(default[1] if default else "", in_code()[name])
-
-    def test_the_man_page_has_them(self):
-        section = re.search(r"^\.SH ENVIRONMENT\n(.*?)^\.SH ", read("tools/man/keys-fcgi.8.in"), re.M | re.S)[1]
+    def test_the_man_page_takes_them_from_help(self):
+        page = subprocess.run(
+            ["tools/man/render", HANDLER], cwd=ROOT, env=bare_environment(), capture_output=True, text=True, check=True
+        ).stdout
+        section = re.search(r"^\.SH ENVIRONMENT\n(.*?)^\.SH ", page, re.M | re.S)[1]
         self.same(re.findall(r"^\.B (KEYS_\w+)$", section, re.M), "the man page")
+
+    def test_no_page_has_a_second_table_of_them(self):
+        for page in tracked("*.md"):
+            with self.subTest(page.name):
+                self.assertLess(len(re.findall(r"^\| `KEYS_\w+` \|", page.read_text(encoding="utf-8"), re.M)), 5)
 
     def test_the_environment_file_has_them_with_a_comment_each(self):
         text = read("tools/keys-fcgi.env")

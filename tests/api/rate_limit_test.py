@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The rate limit, exact across the processes of two whole stacks on one database (issue 4)."""
+"""The rate limit, exact across the processes of two whole stacks on one database."""
 
 import contextlib
 import datetime

@@ -13,14 +13,20 @@ HIDDEN = (
     ("DROP POLICY accounts_for_the_service ON accounts", "apply", "public.accounts from keys_runtime"),
     ("DROP POLICY api_keys_for_the_service ON api_keys", "apply", "public.api_keys from keys_runtime"),
     ("ALTER POLICY api_keys_for_the_service ON api_keys TO anybody", "apply", "public.api_keys from keys_runtime"),
-    ("ALTER POLICY api_keys_for_the_service ON api_keys USING (name = 'mine')", "apply", "public.api_keys from keys_runtime"),
+    (
+        "ALTER POLICY api_keys_for_the_service ON api_keys USING (name = 'mine')",
+        "apply",
+        "public.api_keys from keys_runtime",
+    ),
     (
         "DROP POLICY request_counts_for_the_service ON request_counts;"
         "CREATE POLICY reading_alone ON request_counts FOR SELECT TO keys_runtime USING (true)",
-        "apply", "public.request_counts from keys_runtime",
+        "apply",
+        "public.request_counts from keys_runtime",
     ),
     (
-        "CREATE POLICY also ON accounts AS RESTRICTIVE USING (user_id IS NULL)", "DROP POLICY also ON accounts",
+        "CREATE POLICY also ON accounts AS RESTRICTIVE USING (user_id IS NULL)",
+        "DROP POLICY also ON accounts",
         "public.accounts from keys_runtime",
     ),
     (
@@ -28,7 +34,7 @@ HIDDEN = (
         "ALTER TABLE auth.sessions DISABLE ROW LEVEL SECURITY; ALTER VIEW keys_private.live_sessions OWNER TO postgres",
         "auth.sessions from anybody",
     ),
-)  # fmt: skip
+)
 
 
 def setUpModule():

@@ -68,7 +68,10 @@ class RolesTest(unittest.TestCase):
 
     def test_keys_runtime_runs_the_statement(self):
         done = cluster.run_psql(
-            "-f", "-", user="keys_runtime", sql=f"PREPARE s AS {STATEMENT};\nEXECUTE s ('{{{USER}}}', '{{{SESSION}}}', '{{1}}');"
+            "-f",
+            "-",
+            user="keys_runtime",
+            sql=f"PREPARE s AS {STATEMENT};\nEXECUTE s ('{{{USER}}}', '{{{SESSION}}}', '{{1}}');",
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("sk_live_aaaa", done.stdout)

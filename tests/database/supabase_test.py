@@ -50,7 +50,7 @@ ADVISOR = {
         JOIN pg_stat_user_indexes s USING (indexrelid) WHERE s.idx_scan = 0 AND NOT i.indisunique AND {OURS}""",
     "a view with its owner's rights in public": """SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind IN ('v', 'm') AND c.relnamespace = 'public'::regnamespace""",
-}  # fmt: skip
+}
 
 BADLY_MADE = """
 CREATE TABLE public.badly (tier text REFERENCES public.tiers, name text);

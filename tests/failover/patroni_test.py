@@ -55,9 +55,13 @@ class Writes:
             connection = None
             with contextlib.suppress(psycopg2.Error):
                 connection = psycopg2.connect(
-                    host=node.address, user="postgres", dbname="postgres", connect_timeout=2, tcp_user_timeout=2000,
+                    host=node.address,
+                    user="postgres",
+                    dbname="postgres",
+                    connect_timeout=2,
+                    tcp_user_timeout=2000,
                     options=options,
-                )  # fmt: skip
+                )
                 connection.autocommit = True
                 with connection.cursor() as cursor:
                     while not self.stopping.is_set():

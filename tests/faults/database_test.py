@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""PostgreSQL fails in every way it can; the pool answers JSON 503s and recovers alone (issue 6, 1 and 2)."""
+"""PostgreSQL fails in every way it can; the pool answers JSON 503s and recovers alone."""
 
 import contextlib
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A primary and its standby: the writable host is found, kept and followed (issue 6, 1)."""
+"""A primary and its standby: the writable host is found, kept and followed."""
 
 import contextlib
 import os
@@ -9,7 +9,8 @@ import tempfile
 import time
 import unittest
 
-from tests.support.database_faults import RECOVERY, SETTINGS, report
+from tests.support.database_faults import RECOVERY, SETTINGS
+from tests.support.fault_report import record
 from tests.support.load import Load
 from tests.support.users import User, lift_limits
 from tests.support.stack import Stack, postgres_program
@@ -47,7 +48,7 @@ class Failover(unittest.TestCase):
             recovery = max(one.ended for one in bad) - promoted
             self.assertLess(recovery, RECOVERY)
             self.assertEqual(pool.worker_pids(), pids)
-            report("primary lost, standby promoted", f"{len(bad)} of {len(load.answers)} are 503", recovery)
+            record("primary lost, standby promoted", f"{len(bad)} of {len(load.answers)} are 503", recovery)
             # An UNLOGGED table is empty on a promoted standby: the windows have begun anew.
             self.assertEqual(someone.get(pool).status, 200)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Five hundred clients at once, at more than the machine can do (issue 6, 5)."""
+"""Five hundred clients at once, at more than the machine can do."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import os
 import select
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,6 +14,7 @@ import unittest
 
 from tests.support.handler_process import resident
 from tests.support.fastcgi import Peer, request
+from tests.support.fault_report import record
 from tests.support.users import User, lift_limits
 from tests.support.stack import Stack
 
@@ -100,12 +100,11 @@ def watched_memory(pids):
 
 
 def report(seconds, during, rates, memory):
-    print(
-        f"overload | {CONNECTIONS} connections for {seconds} s | {rates} | "
+    record(
+        f"{CONNECTIONS} connections for {seconds} s ({rates})",
         f"median {during['median'] * 1000:.0f} ms, p99 {during['p99'] * 1000:.0f} ms, "
         f"longest {during['longest'] * 1000:.0f} ms; {during['good']} good, {during['limited']} limited, "
         f"{during['unavailable']} unavailable; RSS {memory}",
-        file=sys.stderr,
     )
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Processes of the pool and of nginx die, drain and are replaced under load (issue 6, 3)."""
+"""Processes of the pool and of nginx die, drain and are replaced under load."""
 
 import contextlib
 import itertools
@@ -10,7 +10,7 @@ import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.database_faults import report
+from tests.support.fault_report import record
 from tests.support.handler_process import Handler
 from tests.support.fastcgi import Closed, Peer, request
 from tests.support.load import Load
@@ -65,7 +65,7 @@ class Processes(unittest.TestCase):
         self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
         self.assertEqual([one for one in bad if not one.is_json_error()], [])
         self.assertFalse([one for one in bad if one.ended > killed + 1])
-        report("a process killed (SIGKILL)", f"{len(bad)} of {len(running.answers)} are 502", back)
+        record("a process killed (SIGKILL)", f"{len(bad)} of {len(running.answers)} are 502", back)
 
     def test_the_whole_pool_killed_at_once_is_back_soon(self):
         pids = stack.worker_pids()
@@ -79,7 +79,7 @@ class Processes(unittest.TestCase):
         bad = [answer for answer in running.answers if answer.status != 200]
         self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
         self.assertFalse([one for one in bad if one.ended > killed + 3])
-        report("all processes killed", f"{len(bad)} of {len(running.answers)} are 502", back)
+        record("all processes killed", f"{len(bad)} of {len(running.answers)} are 502", back)
 
     def test_sigterm_drains_under_load_and_loses_no_request(self):
         for round_number in range(3):
@@ -194,7 +194,7 @@ class Processes(unittest.TestCase):
         self.assertFalse(set(pids) & set(stack.worker_pids()))
         self.assertEqual(running.statuses().keys(), {200})
         self.assertEqual(running.retried, 0)
-        report("pool replaced (tools/replace-pool)", f"all {len(running.answers)} are 200", took)
+        record("pool replaced (tools/replace-pool)", f"all {len(running.answers)} are 200", took)
 
     def test_reloading_nginx_under_load_loses_no_request(self):
         old = stack.pids("nginx")
@@ -209,7 +209,7 @@ class Processes(unittest.TestCase):
             took = time.monotonic() - began
             running.wait_for(200, count=100)
         self.assertEqual(running.statuses().keys(), {200})
-        report("nginx -s reload", f"all {len(running.answers)} are 200", took)
+        record("nginx -s reload", f"all {len(running.answers)} are 200", took)
 
     def test_a_killed_nginx_worker_is_started_again(self):
         workers = [pid for pid in stack.pids("nginx") if pid != stack.nginx_pid()]

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Descriptors, disk and memory run out (issue 6, 6)."""
+"""Descriptors, disk and memory run out."""
 
 import collections
 import contextlib
@@ -10,13 +10,13 @@ import random
 import re
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
 
 from tests.support.handler_process import Handler
 from tests.support.fastcgi import Closed, Peer, request
+from tests.support.fault_report import record
 from tests.support.users import User, lift_limits
 from tests.support.stack import Stack
 
@@ -249,10 +249,10 @@ class Memory(unittest.TestCase):
             stack.wait_until(
                 lambda: handler.resident() - before < LEFT_OF_LONG_LISTS, timeout=15, what="the memory's return"
             )
-            print(
-                f"memory | after 10 lists of 10,000 keys | {before / MEGABYTE:.1f}, {highest / MEGABYTE:.1f}, "
+            record(
+                "10 lists of 10,000 keys",
+                f"complete; {before / MEGABYTE:.1f}, {highest / MEGABYTE:.1f}, "
                 f"{handler.resident() / MEGABYTE:.1f} MB before, at most, after",
-                file=sys.stderr,
             )
 
     def test_10000_keys_pass_through_nginx_too(self):
@@ -269,10 +269,10 @@ class Memory(unittest.TestCase):
                 if number in (1, 9):
                     sizes[number] = mixture.lowest_memory()
             self.assertGreater(min(mixture.seen.values()), 50, mixture.seen)
-            print(
-                f"memory | {dict(mixture.seen)} | {sizes[1] / MEGABYTE:.2f} MB after 20,000, "
+            record(
+                "100,000 mixed requests",
+                f"statuses {dict(mixture.seen)}; {sizes[1] / MEGABYTE:.2f} MB after 20,000, "
                 f"{sizes[9] / MEGABYTE:.2f} MB after 100,000",
-                file=sys.stderr,
             )
             if not SANITIZED:
                 self.assertLess(sizes[9] - sizes[1], 2 * MEGABYTE)

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Peers that break the protocol on the pool's own socket, many at once (issue 6, 4 and 8)."""
+"""Peers that break the protocol on the pool's own socket, many at once."""
 
 import contextlib
 import json

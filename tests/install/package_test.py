@@ -72,7 +72,7 @@ class MakeInstallTest(unittest.TestCase):
             "opt/keys/share/man/man8/keys-fcgi.8",
             "opt/keys/share/keys-fcgi/sql/2-schema.sql",
             "opt/keys/share/keys-fcgi/alerts.yml",
-            "opt/keys/share/doc/keys-fcgi/README.md",
+            "opt/keys/share/doc/keys-fcgi/tools/README.md",
             "opt/keys/lib/keys-fcgi/create-key",
             "opt/keys/lib/keys-fcgi/take-credentials",
             "opt/keys/lib/sysusers.d/keys-fcgi.conf",

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The README's "Production", pasted block by block on a copy of this machine; and what is then done with it."""
+"""The steps of tools/README.md, pasted block by block on a copy of this machine; and what is then done with it."""
 
 import json
 import os
@@ -19,10 +19,19 @@ ENVIRONMENT = "/etc/keys-fcgi/environment"
 PACKAGE = "build/deb/keys-fcgi_*.deb"
 
 
+GUIDE = (ROOT / "tools/README.md").read_text(encoding="utf-8")
+
+
 def section(heading):
-    """What the README says below a heading, up to the next."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return re.split(r"\n##+ ", text.split(f"\n{heading}\n")[1])[0]
+    """What the guide says below a heading, up to the next."""
+    return re.split(r"\n##+ ", GUIDE.split(f"\n{heading}\n")[1])[0]
+
+
+def steps():
+    """The numbered steps, one after the other."""
+    found = re.findall(r"^## (\d+)\. (.*)$", GUIDE, re.M)
+    assert [int(number) for number, _ in found] == list(range(1, len(found) + 1)) and len(found) > 5, found
+    return "".join(section(f"## {number}. {name}") for number, name in found)
 
 
 def blocks(text, language=""):
@@ -39,9 +48,9 @@ def setUpModule():
         sandbox = unittest.enterModuleContext(Sandbox())
     except CannotMount as reason:
         raise unittest.SkipTest(f"no copy of the machine can be made here: {reason}") from None
-    pasted = sandbox.run("bash", "-euo", "pipefail", "-c", blocks(section("## Production"), "sh"), check=False)
+    pasted = sandbox.run("bash", "-euo", "pipefail", "-c", blocks(steps(), "sh"), check=False)
     if pasted.returncode != 0:
-        raise AssertionError(f"the README's blocks fail: exit {pasted.returncode}\n{pasted.stdout}{pasted.stderr}")
+        raise AssertionError(f"the guide's blocks fail: exit {pasted.returncode}\n{pasted.stdout}{pasted.stderr}")
     sandbox.join_network()
     # What the rest asks with: somebody whose limit is out of reach.
     site = types.SimpleNamespace(url="https://localhost:443", cacert=sandbox.path("/etc/nginx/keys/certificate.pem"))
@@ -99,7 +108,7 @@ class ProductionTest(unittest.TestCase):
         path.write_text(text, encoding="utf-8")
         path.chmod(mode)
 
-    def test_1_the_readme_followed_to_the_letter_ends_in_a_users_keys(self):
+    def test_1_the_guide_followed_to_the_letter_ends_in_a_users_keys(self):
         listed = json.loads(pasted.stdout[pasted.stdout.rindex('{"data"') :])
         self.assertEqual([key["name"] for key in listed["data"]], ["My first key"])
         self.assertIn('{"status":"ready"}', pasted.stdout)
@@ -211,7 +220,7 @@ class ProductionTest(unittest.TestCase):
 
     def test_7_a_database_on_another_machine_is_reached_by_tls_and_password(self):
         """PostgreSQL of this one, by TCP and with a certificate of its own, stands for it."""
-        text = section("### A database on another machine")
+        text = section("## A database on another machine")
         sql("ALTER ROLE keys_runtime PASSWORD 'of runtime'; ALTER ROLE keys_sweeper PASSWORD 'of sweeper'")
         line = re.search(r"`(hostssl [^`]*)`", text)[1].replace("<this host>/32", "samehost")
         filled_in = blocks(text).replace("<the database> <the name server>", "localhost")
@@ -222,7 +231,7 @@ class ProductionTest(unittest.TestCase):
             "pipefail",
             "-c",
             f"""
-            cd /etc/postgresql/15/main
+            cd "$(dirname "$(runuser -u postgres -- psql -XAtc 'SHOW hba_file')")"
             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \\
               -addext subjectAltName=DNS:localhost -keyout server.key -out root.crt
             chown postgres: server.key root.crt
@@ -237,7 +246,7 @@ class ProductionTest(unittest.TestCase):
             "pipefail",
             "-c",
             f"""
-            cd /etc/postgresql/15/main  # where root.crt is
+            cd "$(dirname "$(runuser -u postgres -- psql -XAtc 'SHOW hba_file')")"  # where root.crt is
             {filled_in}
             printf 'localhost:5432:keys:keys_%s\\n' 'runtime:of runtime' 'sweeper:of sweeper' >/etc/keys-fcgi/pgpass
             sed -i 's|^KEYS_DATABASE_URL=.*|KEYS_DATABASE_URL={url.replace("&", chr(92) + "&")}|' /etc/keys-fcgi/environment

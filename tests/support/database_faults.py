@@ -3,10 +3,10 @@
 import contextlib
 import pathlib
 import re
-import sys
 import time
 import unittest
 
+from tests.support import fault_report
 from tests.support.load import Client, Load
 
 DEADLINE = 1.0  # seconds
@@ -15,10 +15,7 @@ RECOVERY = 2.0  # after the database accepts connections
 TRANSITION = re.compile(r" database_(?:lost|unreachable|connected) .*")
 SETTINGS = {"KEYS_DEADLINE_MS": str(int(DEADLINE * 1000))}
 
-
-def report(fault, seen, seconds):
-    """A row of the README's table."""
-    print(f"recovery | {fault} | {seen} | {seconds * 1000:.0f} ms", file=sys.stderr)
+report = fault_report.record
 
 
 @contextlib.contextmanager

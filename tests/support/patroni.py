@@ -65,11 +65,26 @@ class Node:
         self.process = None  # the last Patroni
         self.holder = subprocess.Popen(["unshare", "--net", "--", "sleep", "infinity"])
         Stack.wait_until(lambda: self.namespace() != os.readlink("/proc/self/ns/net"), what="a namespace")
-        ip("link", "add", self.link, "type", "veth", "peer", "name", "eth0", "address", self.hardware,
-           "netns", str(self.holder.pid))  # fmt: skip
+        ip(
+            "link",
+            "add",
+            self.link,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "address",
+            self.hardware,
+            "netns",
+            str(self.holder.pid),
+        )
         ip("link", "set", self.link, "master", "bridge", "up")
-        for words in (["link", "set", "lo", "up"], ["address", "add", f"{self.address}/24", "dev", "eth0"],
-                      ["link", "set", "eth0", "up"]):  # fmt: skip
+        for words in (
+            ["link", "set", "lo", "up"],
+            ["address", "add", f"{self.address}/24", "dev", "eth0"],
+            ["link", "set", "eth0", "up"],
+        ):
             subprocess.run([*self.inside(), "ip", *words], check=True)
         # As behind a router: what is sent to a host that has vanished is dropped, and nobody says so.
         ip("neighbour", "replace", self.address, "lladdr", self.hardware, "dev", "bridge", "nud", "permanent")
@@ -88,9 +103,14 @@ class Node:
         """Starts a program of the node, as postgres; its output goes to the node's log."""
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self.inside("postgres"), *map(str, command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                cwd=self.directory, env=bare_environment(), start_new_session=True,
-            )  # fmt: skip
+                [*self.inside("postgres"), *map(str, command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                env=bare_environment(),
+                start_new_session=True,
+            )
 
     def start(self):
         (self.directory / "patroni.json").write_text(json.dumps(self.configuration()), encoding="ascii")
@@ -99,20 +119,26 @@ class Node:
     def configuration(self):  # JSON is YAML
         cluster = self.cluster
         return {
-            "scope": "keys", "name": self.name,
+            "scope": "keys",
+            "name": self.name,
             "restapi": {"listen": f"{self.address}:8008", "connect_address": f"{self.address}:8008"},
             "etcd3": {"host": f"{SUBNET}.1:2379"},
             "bootstrap": {
-                "dcs": cluster.timing | {
+                "dcs": cluster.timing
+                | {
                     "maximum_lag_on_failover": 1048576,
-                    "postgresql": {"use_pg_rewind": True, "parameters": {
-                        "max_connections": 60, "shared_buffers": "32MB", "wal_keep_size": "256MB"}},
+                    "postgresql": {
+                        "use_pg_rewind": True,
+                        "parameters": {"max_connections": 60, "shared_buffers": "32MB", "wal_keep_size": "256MB"},
+                    },
                 },
                 "initdb": [{"encoding": "UTF8"}, {"locale": "C.UTF-8"}, "data-checksums"],
             },
             "postgresql": {
-                "listen": f"{self.address},127.0.0.1:5432", "connect_address": f"{self.address}:5432",
-                "data_dir": str(self.directory / "data"), "bin_dir": os.path.dirname(postgres_program("postgres")),
+                "listen": f"{self.address},127.0.0.1:5432",
+                "connect_address": f"{self.address}:5432",
+                "data_dir": str(self.directory / "data"),
+                "bin_dir": os.path.dirname(postgres_program("postgres")),
                 "pgpass": str(self.directory / "pgpass"),
                 "parameters": {"unix_socket_directories": str(self.directory)},
                 "pg_hba": ["local all all trust", "host all all all trust", "host replication all all trust"],
@@ -122,7 +148,7 @@ class Node:
                 },
             },
             "watchdog": {"mode": "off"},
-        }  # fmt: skip
+        }
 
     def pids(self, name=None):
         """Processes in the namespace, but for the one that holds it."""
@@ -191,16 +217,32 @@ class PatroniCluster:
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="keys-patroni-", dir="/tmp"))
         self.directory.chmod(0o711)
         try:
-            for words in ("link set lo up", "link add bridge type bridge", f"address add {SUBNET}.1/24 dev bridge",
-                          "link set bridge up"):  # fmt: skip
+            for words in (
+                "link set lo up",
+                "link add bridge type bridge",
+                f"address add {SUBNET}.1/24 dev bridge",
+                "link set bridge up",
+            ):
                 ip(*words.split())
             url = f"http://{SUBNET}.1:2379"
             with open(self.directory / "etcd.log", "wb") as log:
                 self.etcd = subprocess.Popen(
-                    ["etcd", "--data-dir", self.directory / "etcd", "--listen-client-urls", url,
-                     "--advertise-client-urls", url, "--listen-peer-urls", "http://127.0.0.1:2380"],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=bare_environment(),
-                )  # fmt: skip
+                    [
+                        "etcd",
+                        "--data-dir",
+                        self.directory / "etcd",
+                        "--listen-client-urls",
+                        url,
+                        "--advertise-client-urls",
+                        url,
+                        "--listen-peer-urls",
+                        "http://127.0.0.1:2380",
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=bare_environment(),
+                )
             for number in range(1, len(NAMES) + 1):
                 self.nodes.append(Node(self, number))
             self.nodes[0].start()
@@ -257,10 +299,27 @@ class PatroniCluster:
         if leader is None:
             raise RuntimeError("no leader")
         done = subprocess.run(
-            [postgres_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", leader.address, "-U", "postgres",
-             "-d", "postgres", *arguments, "-f", "-"],
-            input=sql, capture_output=True, text=True, env=bare_environment() | {"PGCONNECT_TIMEOUT": "5"}, check=False,
-        )  # fmt: skip
+            [
+                postgres_program("psql"),
+                "-XAtq",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-h",
+                leader.address,
+                "-U",
+                "postgres",
+                "-d",
+                "postgres",
+                *arguments,
+                "-f",
+                "-",
+            ],
+            input=sql,
+            capture_output=True,
+            text=True,
+            env=bare_environment() | {"PGCONNECT_TIMEOUT": "5"},
+            check=False,
+        )
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
         return done.stdout.rstrip("\n")

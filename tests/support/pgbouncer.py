@@ -29,9 +29,16 @@ class PgBouncer:
         users = self.directory / "users"
         users.write_text('"keys_runtime" ""\n"postgres" ""\n', encoding="ascii")
         settings = [
-            "[databases]", f"* = {self.server}", "[pgbouncer]", f"pool_mode = {self.mode}", f"listen_port = {self.port}",
-            f"unix_socket_dir = {self.directory}", "auth_type = trust", f"auth_file = {users}", *self.lines,
-        ]  # fmt: skip
+            "[databases]",
+            f"* = {self.server}",
+            "[pgbouncer]",
+            f"pool_mode = {self.mode}",
+            f"listen_port = {self.port}",
+            f"unix_socket_dir = {self.directory}",
+            "auth_type = trust",
+            f"auth_file = {users}",
+            *self.lines,
+        ]
         (self.directory / "ini").write_text("\n".join(settings) + "\n", encoding="ascii")
         identity = {}
         if os.geteuid() == 0:  # it refuses to run as root
@@ -40,9 +47,13 @@ class PgBouncer:
                 shutil.chown(path, "postgres", "postgres")
         with open(self.directory / "log", "wb") as log:
             self.process = subprocess.Popen(
-                [*self.inside, PROGRAM, self.directory / "ini"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=bare_environment(), **identity,
-            )  # fmt: skip
+                [*self.inside, PROGRAM, self.directory / "ini"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=bare_environment(),
+                **identity,
+            )
         socket = self.directory / f".s.PGSQL.{self.port}"
         try:
             Stack.wait_until(lambda: socket.exists() or self.process.poll() is not None, what="PgBouncer to listen")
