@@ -21,7 +21,12 @@ SIBLINGS = {("auth", "database"), ("database", "auth")}
 # Which files may include a C library's header.
 ONLY_IN = {
     "fcgiapp.h": {"fastcgi/connection.cc"},
-    "libpq-fe.h": {"database/pg_connection.cc", "database/conninfo.cc", "database/database_check.cc"},
+    "libpq-fe.h": {
+        "database/pg_connection.cc",
+        "database/pg_result.cc",
+        "database/conninfo.cc",
+        "database/database_check.cc",
+    },
 }
 
 
@@ -89,6 +94,13 @@ class ModulesTest(unittest.TestCase):
                 with self.subTest(f"{path}:{line}"):
                     self.assertLessEqual(length, MAX_FUNCTION_LINES)
 
+    def test_constants_and_files_are_named_as_elsewhere(self):
+        # kMax, not kMost or kLongest; a file is named after what it holds, never util or helpers.
+        for path, file in handler_files():
+            with self.subTest(path):
+                self.assertNotRegex(file.read_text(encoding="utf-8"), r"\bk(Most|Longest|Long)[A-Z]")
+                self.assertNotRegex(path, r"util|common|helper|manager|misc")
+
 
 def read(path):
     return (ROOT / path).read_text(encoding="utf-8")
@@ -97,7 +109,7 @@ def read(path):
 def in_code():
     """name -> default, of the one table in handler/config.cc."""
     table = re.search(r"kSettings = \{(.*?)\n\};", read("handler/config.cc"), re.S)[1]
-    return dict(re.findall(r'Setting\{"(KEYS_\w+)", "([^"]*)"', table))
+    return dict(re.findall(r'Setting\{\s*"(KEYS_\w+)",\s*"([^"]*)"', table))
 
 
 class ProgramTest(unittest.TestCase):
