@@ -329,7 +329,8 @@ class BootTest(unittest.TestCase):
     def check_that_a_corrected_password_is_taken(self):
         machine.run("cp -p /etc/keys-fcgi/pgpass before/; sed -i s/password-of/wrong-word-of/ /etc/keys-fcgi/pgpass")
         self.assertNotEqual(machine.run("keys-fcgi-restart", check=False).status, 0)
-        self.assertIn("28P01", machine.run("journalctl -u keys-fcgi@check -n 20").output)
+        said_of_it = machine.run("journalctl -u keys-fcgi@check -n 20").output
+        self.assertIn("password authentication failed", said_of_it)
         # The pool has it as well, and none of its processes reaches the database.
         machine.run("systemctl restart keys-fcgi.target")
         with self.load() as load:
