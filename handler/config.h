@@ -1,8 +1,8 @@
 // The settings: environment -> one immutable struct, read once at start.
 //
-// Every fault is found in one pass and listed; nothing is half accepted. kSettings is the one list
-// of names, defaults and meanings: --help prints it, and a test holds README, man page and
-// environment file to it.
+// LoadConfig finds and lists every problem in one pass. kSettings is the one list of names,
+// defaults and meanings: --help prints it, the man page takes it from there, and a test compares
+// tools/keys-fcgi.env with it.
 #ifndef HANDLER_CONFIG_H_
 #define HANDLER_CONFIG_H_
 
@@ -18,7 +18,7 @@
 
 namespace keys {
 
-// What nginx/keys-api.conf gives us as fastcgi_read_timeout: a longer deadline needs a longer one.
+// The fastcgi_read_timeout of nginx/keys-api.conf: a longer deadline needs a longer one.
 constexpr std::chrono::milliseconds kNginxReadTimeout{5000};
 
 struct Config {

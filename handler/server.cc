@@ -151,7 +151,7 @@ class Server {
     return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
   }
 
-  // Who reads a long answer gets the time for it that they have at other times.
+  // Give a client that is still reading a long response kMaxSendDrain more.
   bool Drained() const {
     if (!draining_ || fastcgi_.connections() == 0) return draining_;
     return Clock::now() >=

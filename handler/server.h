@@ -1,10 +1,10 @@
 // The event loop of one process of the pool: one epoll over the listener, the FastCGI connections,
 // the PostgreSQL socket and the signals.
 //
-// SIGTERM, SIGINT and SIGUSR1 drain: no new connections, the requests that have come are answered,
-// kept connections close, and the process ends within the deadline and a second, or twenty more
-// while somebody still reads a long answer. Once a second the key files are looked at. Nothing else
-// waits; the turn is epoll_wait.
+// SIGTERM, SIGINT and SIGUSR1 drain: the process accepts no connection, answers the requests that
+// it has, closes kept connections and ends within the deadline plus 1 s, or 20 s later while a
+// client still reads a long response. The loop looks at the key files once per second. It blocks
+// in epoll_wait only.
 #ifndef HANDLER_SERVER_H_
 #define HANDLER_SERVER_H_
 
@@ -14,7 +14,7 @@
 namespace keys {
 
 // Serves until it has drained; returns the exit status. `listener` is a listening socket. Throws
-// std::runtime_error for what keeps it from starting.
+// std::runtime_error when it cannot start.
 int Serve(const Config& config, KeyFiles& key_files, int listener);
 
 // Answers the one request that the environment describes (RFC 3875) on stdout; returns the exit

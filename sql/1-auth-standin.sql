@@ -29,7 +29,7 @@ CREATE TABLE auth.sessions (
 CREATE INDEX sessions_user_id_idx ON auth.sessions (user_id);
 COMMENT ON TABLE auth.sessions IS 'Live sessions; signing out deletes the row (stand-in for Supabase auth.sessions)';
 COMMENT ON COLUMN auth.sessions.id IS 'The token''s claim `session_id`';
-COMMENT ON COLUMN auth.sessions.user_id IS 'Whose session it is';
+COMMENT ON COLUMN auth.sessions.user_id IS 'The user who signed in';
 COMMENT ON COLUMN auth.sessions.created_at IS 'When the user signed in';
 COMMENT ON COLUMN auth.sessions.not_after IS 'The session ends then; null: no end set';
 

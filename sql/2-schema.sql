@@ -68,7 +68,7 @@ CREATE POLICY accounts_for_the_service ON public.accounts FOR SELECT TO keys_run
 COMMENT ON TABLE public.accounts IS 'The tier a user has bought; no row: free';
 COMMENT ON COLUMN public.accounts.user_id IS
     'auth.users.id; no foreign key, because the auth schema is Supabase''s to change';
-COMMENT ON COLUMN public.accounts.tier IS 'Whose limits count for this user';
+COMMENT ON COLUMN public.accounts.tier IS 'The tier whose limits hold for this user';
 COMMENT ON COLUMN public.accounts.created_at IS 'When the row was made';
 
 CREATE TABLE IF NOT EXISTS public.api_keys (
@@ -108,7 +108,7 @@ COMMENT ON COLUMN public.api_keys.user_id IS 'Owner: auth.users.id, without a fo
 COMMENT ON COLUMN public.api_keys.key_prefix IS 'First 12 characters of the key, for people to tell keys apart';
 COMMENT ON COLUMN public.api_keys.key_hash IS 'SHA-256 of the whole key; no grant lets the service read it';
 COMMENT ON COLUMN public.api_keys.name IS 'Given by the owner, any text of 1 to 100 characters';
-COMMENT ON COLUMN public.api_keys.tier IS 'Whose limits the key has';
+COMMENT ON COLUMN public.api_keys.tier IS 'The tier whose limits the key shows';
 COMMENT ON COLUMN public.api_keys.scopes IS 'What the key may do, in the order given';
 COMMENT ON COLUMN public.api_keys.total_requests IS 'Requests made with the key so far';
 COMMENT ON COLUMN public.api_keys.last_used_at IS 'Last request with the key; null: never used';
@@ -142,7 +142,7 @@ DROP POLICY IF EXISTS request_counts_for_the_service ON public.request_counts;
 CREATE POLICY request_counts_for_the_service ON public.request_counts TO keys_runtime, keys_sweeper USING (true);
 COMMENT ON TABLE public.request_counts IS
     'Rate limit: one row per user with a recent request, two windows per row; swept by sql/sweep.sql';
-COMMENT ON COLUMN public.request_counts.user_id IS 'Who is counted: auth.users.id';
+COMMENT ON COLUMN public.request_counts.user_id IS 'The user whose requests are counted: auth.users.id';
 COMMENT ON COLUMN public.request_counts.minute_ends IS 'End of the minute window: its first request + 60 s';
 COMMENT ON COLUMN public.request_counts.day_ends IS 'End of the day window: its first request + 86,400 s';
 COMMENT ON COLUMN public.request_counts.minute_count IS 'Requests admitted in the minute window';

@@ -1,7 +1,7 @@
--- Who may do what, after sql/2-schema.sql has made the roles. keys_owner owns the tables and cannot log in;
--- keys_runtime is the handler's and may do what sql/list_keys.sql does, column by column, and nothing else: it can
--- read no key's hash. keys_sweeper deletes counts that have ended (sql/sweep.sql).
--- Can be applied again. On Supabase, set a password afterwards (README, "On a Supabase database").
+-- Grants to the roles that sql/2-schema.sql makes. keys_owner owns the tables and cannot log in. keys_runtime is the
+-- handler's role: it has exactly the columns that sql/list_keys.sql uses, and cannot read the hash of a key.
+-- keys_sweeper deletes counts that have ended (sql/sweep.sql).
+-- Can be applied again. On Supabase set passwords afterwards (sql/README.md, "On a Supabase database").
 SELECT to_regrole('anon') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL AS on_supabase \gset
 BEGIN;
 SET LOCAL client_min_messages = warning;  -- "already a member" is no news

@@ -75,8 +75,8 @@ class Metrics {
   void Set(Gauge gauge, int64_t value);
   // In the histogram's unit, 0 or more.
   void Observe(Histogram histogram, int64_t value);
-  // A 429 of the window ("minute" or "day") of a tier with so many requests per minute. Of more
-  // tiers than there is room for, the rest are counted together.
+  // A 429 of the window ("minute" or "day") of a tier with so many requests per minute. Tiers
+  // beyond the table's size are counted together.
   void CountRateLimited(int32_t requests_per_minute, std::string_view window);
 
   void AppendText(std::string& out) const;

@@ -44,15 +44,15 @@ Quota QuotaOf(const KeyList& list, size_t position);
 // Appends X-RateLimit-*, RateLimit-Policy, RateLimit and, when `over`, Retry-After.
 void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers);
 
-// Who is over the limit, until when. Bounded: a forgotten user costs a lookup, nothing else.
+// The users over the limit, and until when. Bounded: a forgotten user costs one lookup.
 //
-// A user is remembered until the end of their minute window and no longer than 60 s, so a day that
-// is exhausted, a raised limit or a changed tier is looked at again within 60 s.
+// The cache keeps a user until their minute window ends, at most 60 s. So a raised limit, a changed
+// tier or a used-up day is looked up again within 60 s.
 class OverLimitCache {
  public:
   explicit OverLimitCache(size_t capacity = 4096) : users_(capacity) {}
 
-  // What a user who is over is told `now`; nullopt: ask the database.
+  // The quota of a user who is over the limit; nullopt: look the user up.
   std::optional<Quota> Find(const Uuid& user, std::chrono::steady_clock::time_point now);
 
   // The database has just said that `user` is over.

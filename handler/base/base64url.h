@@ -1,7 +1,7 @@
 // Strict base64url without padding (RFC 7515 section 2, RFC 4648 section 5).
 //
-// One text for one value: no padding, no white space, no letter of another alphabet, no bit set
-// that belongs to no byte. Anything else is refused, so that a token has exactly one spelling.
+// Each value has one text: padding, white space, letters of another alphabet and spare bits that
+// are set are refused, so a token has exactly one spelling.
 #ifndef HANDLER_BASE_BASE64URL_H_
 #define HANDLER_BASE_BASE64URL_H_
 
@@ -19,10 +19,10 @@ constexpr size_t DecodedSize(size_t encoded_size) {
 
 // Decodes into `out`, which the caller owns and which holds `capacity` bytes; it may be the text's
 // own memory. Returns how many bytes were written; nullopt when the text is not strict base64url or
-// does not fit, and then what `out` holds means nothing. Allocates nothing.
+// does not fit; `out` is then undefined. Allocates nothing.
 std::optional<size_t> DecodeBase64url(std::string_view text, char* out, size_t capacity);
 
-// The same into a string, for what is loaded once.
+// Decodes into a new string.
 std::optional<std::string> DecodeBase64url(std::string_view text);
 
 }  // namespace keys

@@ -1,13 +1,12 @@
-// A bounded memory from a key to a small value: set-associative, least recently used leaves.
+// A cache of fixed size from keys to small values: set-associative, least recently used.
 //
-// A key belongs to one set of kWays places, chosen by a hash whose seed is drawn anew in each
-// cache, so that nobody outside can aim at a set. A full set gives up its least recently used
-// entry: adding costs an old entry only in the same set, and a flood passes through without growing
-// anything.
+// A hash with a random seed per cache maps each key to a set of kWays entries, so a client cannot
+// aim at a set. Inserting into a full set evicts its least recently used entry. A flood of keys
+// never makes the cache grow.
 //
 // Key and Value are trivially copyable, and a Key has no padding (a Uuid, a SHA-256). All memory is
 // allocated by the constructor. Pointers handed out by Find and Insert are valid until the next
-// call of Insert, Erase or Clear. Nothing expires by itself: a value that ends carries its own end.
+// call of Insert, Erase or Clear. Nothing expires by itself: a value that expires stores when.
 // Thread rule: one thread.
 #ifndef HANDLER_BASE_BOUNDED_CACHE_H_
 #define HANDLER_BASE_BOUNDED_CACHE_H_

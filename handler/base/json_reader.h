@@ -1,9 +1,9 @@
 // Reads untrusted JSON text (RFC 8259) as a stream of values: strict, bounded, without recursion
 // and without allocation.
 //
-// Numbers stay text, since RapidJSON's own conversion cannot be trusted with crafted ones. Refused,
-// beside what is not JSON: invalid UTF-8, a NUL byte, nesting deeper than kMaxJsonDepth, and two
-// members of one name in an object that the caller asked to be checked.
+// Numbers stay text, because RapidJSON's conversion crashes on crafted ones. The reader refuses
+// invalid JSON, invalid UTF-8, NUL bytes, nesting deeper than kMaxJsonDepth, and two members of one
+// name in an object that the caller asks to be checked.
 #ifndef HANDLER_BASE_JSON_READER_H_
 #define HANDLER_BASE_JSON_READER_H_
 

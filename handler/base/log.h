@@ -1,13 +1,13 @@
-// The log: one line an event on stderr, as `time level event name=value …` (logfmt).
+// The log: one line per event on stderr, as `time level event name=value …` (logfmt).
 //
 //   2026-11-24T09:42:11.123Z warning database_lost sqlstate=57P01 in_flight=3 retried=3
 //
 // Never hand it a token, a cookie or a secret: values are quoted and escaped, not censored.
 //
-// Lines are gathered in memory and leave in one write(2) at FlushLog(), which the event loop calls
-// once a turn; kError flushes at once. The log never blocks and never fails its caller: when its
-// reader is slow or its disk is full, lines are dropped, counted, and the count is logged later.
-// Thread rule: one thread only, as everything here.
+// The log gathers lines in memory. FlushLog() writes them with one write(2); the event loop calls
+// it once per turn, and kError flushes at once. The log never blocks and never fails its caller:
+// when its reader is slow or its disk is full, it drops lines and logs their number later. Thread
+// rule: one thread.
 #ifndef HANDLER_BASE_LOG_H_
 #define HANDLER_BASE_LOG_H_
 

@@ -190,7 +190,7 @@ class RolesTest(unittest.TestCase):
             self.refused(role, "CREATE TABLE public.mine ()", database="other")
 
     def test_what_else_is_open_to_the_roles_is_what_postgresql_lets_everybody_do(self):
-        # As the README says; `anybody` is a role that was just made.
+        # As sql/README.md says; `anybody` is a role that was just made.
         for sql in (
             "CREATE TEMPORARY TABLE mine ()",
             "SELECT lo_create(0)",

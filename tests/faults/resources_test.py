@@ -47,7 +47,7 @@ class Descriptors(unittest.TestCase):
             self.assertEqual(kept.answer()[0], 200)
             silent = [Peer(handler.socket) for _ in range(200)]
             stack.wait_until(lambda: logged in handler.log(), what=logged)
-            # Who is in is served all the while.
+            # Connected clients are served meanwhile.
             kept.send(request(user.token))
             self.assertEqual(kept.answer()[0], 200)
             ended = time.monotonic()

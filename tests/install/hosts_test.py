@@ -116,7 +116,7 @@ class HostsTest(unittest.TestCase):
             self.assertEqual({one.status for one in load.since(back)}, {200})
 
     def test_3_limits_are_exact_at_the_new_primary(self):
-        # Whom the hosts remember as over (FREE) stays so until the window's end: somebody else.
+        # The hosts keep answering 429 to FREE until its window ends, so another user asks.
         statuses = collections.Counter(
             host.get(token=self.tokens[LATER]).status for _ in range(6) for host in self.hosts
         )

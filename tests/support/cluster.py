@@ -159,7 +159,7 @@ class Cluster:
         return done.stdout.rstrip("\n")
 
     def apply_sql(self, user=None, database="postgres"):
-        """What the README says: the numbered files, in the order of their names."""
+        """Applies sql/ as sql/README.md says: the numbered files, in the order of their names."""
         files = [word for file in sorted((ROOT / "sql").glob("[0-9]*.sql")) for word in ("-f", file)]
         done = self.run_psql(*files, user=user, database=database)
         if done.returncode != 0:

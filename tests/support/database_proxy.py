@@ -52,7 +52,7 @@ class DatabaseProxy:
 
     @contextlib.contextmanager
     def refusing(self):
-        """Who comes is closed at once."""
+        """Closes each new connection at once."""
         self.refuses = True
         try:
             yield
