@@ -17,24 +17,17 @@ import unittest
 
 from tests.support.users import User
 from tests.support.stack import ROOT, Stack
+from tests.support.npm import installed
 from tests.support.token_keys import replace
 
 HERE = ROOT / "tests" / "api"
-NPM = ROOT / "build" / "npm" / "tokens"
 
 
 def jose(*arguments):
-    """jose.mjs with jose as package-lock.json pins it, from npm into build/npm/tokens."""
-    wanted = (HERE / "package-lock.json").read_bytes()
-    lock = NPM / "package-lock.json"
-    if not (NPM / "node_modules" / "jose").exists() or lock.read_bytes() != wanted:
-        NPM.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(HERE / name, NPM / name)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        subprocess.run(command, cwd=NPM, check=True, capture_output=True, timeout=120)
-    shutil.copyfile(HERE / "jose.mjs", NPM / "jose.mjs")
-    done = subprocess.run(["node", NPM / "jose.mjs", *arguments], check=True, capture_output=True, timeout=60)
+    """jose.mjs with jose as package-lock.json pins it."""
+    npm = installed("api")
+    shutil.copyfile(HERE / "jose.mjs", npm / "jose.mjs")
+    done = subprocess.run(["node", npm / "jose.mjs", *arguments], check=True, capture_output=True, timeout=60)
     return json.loads(done.stdout)
 
 

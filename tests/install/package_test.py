@@ -3,6 +3,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import os
 import pathlib
 import re
@@ -29,10 +30,10 @@ UNITS = (
 SERVICES = [unit for unit in UNITS if unit.endswith(".service")]
 
 
-def run(*command, check=True, env=None, **options):
+def run(*command, check=True, env=None, cwd=ROOT, **options):
     done = subprocess.run(
         [str(word) for word in command],
-        cwd=ROOT,
+        cwd=cwd,
         env=bare_environment() | (env or {}),
         text=True,
         capture_output=True,
@@ -270,6 +271,24 @@ class PackageTest(unittest.TestCase):
             with self.subTest(name):
                 text = (ROOT / "nginx" / name).read_text(encoding="utf-8")
                 self.assertIn(f"fastcgi_read_timeout {milliseconds // 1000}s;", text)
+
+    def test_another_folder_at_another_time_with_other_modes_makes_the_same_bytes(self):
+        copy = scratch(self) / "elsewhere"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("build", ".git"))
+        program = copy / "program"
+        shutil.copyfile(HANDLER, program)
+        for path in [copy, *copy.rglob("*")]:
+            path.chmod(0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600)
+            os.utime(path, (2_000_000_000, 2_000_000_000))
+        commit = run("git", "log", "-1", "--format=%ct").stdout.strip()
+        again = run("tools/debian/build", program, VERSION, env={"SOURCE_DATE_EPOCH": commit}, cwd=copy, umask=0o077)
+        self.assertEqual(
+            hashlib.sha256((copy / again.stdout.strip()).read_bytes()).hexdigest(),
+            hashlib.sha256(self.package.read_bytes()).hexdigest(),
+        )
+
+    def test_the_program_does_not_name_the_folder_where_it_was_built(self):
+        self.assertNotIn(os.fsencode(f"{ROOT}/"), HANDLER.read_bytes())
 
     def test_no_unit_is_started_or_enabled_by_the_package(self):
         done = run("dpkg-deb", "--info", self.package, "postinst").stdout

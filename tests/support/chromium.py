@@ -7,17 +7,16 @@ happened since it was last asked.
 import json
 import os
 import pathlib
-import shutil
-import subprocess
 import time
 import urllib.parse
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from tests.support.npm import installed
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
-NPM = ROOT / "build" / "npm"
 FLAGS = (
     "--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --lang=en-US"
@@ -135,15 +134,5 @@ class Chromium:
 
 
 def axe_source():
-    """axe-core as tests/browser/package-lock.json pins it, from npm into build/npm."""
-    here = ROOT / "tests" / "browser"
-    source = NPM / "node_modules" / "axe-core" / "axe.min.js"
-    lock = NPM / "package-lock.json"
-    wanted = (here / "package-lock.json").read_bytes()
-    if not source.exists() or lock.read_bytes() != wanted:
-        NPM.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copyfile(here / name, NPM / name)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-        subprocess.run(command, cwd=NPM, check=True, capture_output=True, timeout=120)
-    return source.read_text(encoding="utf-8")
+    """axe-core as tests/browser/package-lock.json pins it."""
+    return (installed("browser") / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
