@@ -5,27 +5,24 @@
 //        │  ^            │            │ statement gone (26000, 0A000)
 //        └──┘ failed     └─ failed    └──> kPreparing
 //
-//   kConnecting  attempts_ to all hosts side by side, or a pause; the first server that takes
-//   writes
-//                wins. Lookups wait, until reconnect_policy.h says that the circuit is open.
+//   kConnecting  attempts_ to all hosts side by side, or a pause. The first writable server wins.
+//                Lookups wait until reconnect_policy.h says that the circuit is open.
 //   kPreparing   connection_ has no statement yet; nothing is in flight.
 //   kReady       connection_ has it; in_flight_ is the batch that was sent, at most one.
 //
 // Batching   Lookups that come while a batch is in flight are the next batch: one per user, as many
 //            as kMaxBatch, fewer while results are large.
-// Joining    One lookup answers every request of its session. What an answer tells (no session,
-// over
-//            the limit) is told to the requests that came meanwhile, too.
+// Joining    One lookup answers every request of its session. When it finds no session, or finds
+//            the user over the limit, it also answers the requests that came meanwhile.
 // Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, and once only
 //            after an error that it may have caused. A request is never sent past its deadline. One
 //            whose transaction had committed when the connection broke is counted again by a retry.
 // Poison     A lookup that ends the connection even when it is sent alone fails, and does not count
 //            as an outage: nobody else is refused for it.
 // Timeouts   statement_timeout is 9/10 of the deadline. lock_timeout is 1/16 of it for a batch,
-// whose
-//            members hold each other's counts, and 1/4 for a lookup sent alone; when that fails,
-//            all waiting lookups of the user fail. A server that answers nothing for a whole
-//            deadline is frozen or unreachable: the connection is given up.
+//            because its members hold each other's counts, and 1/4 for a lookup sent alone. When
+//            that fails, all waiting lookups of the user fail. A server that answers nothing for a
+//            whole deadline is frozen or unreachable: the batcher gives the connection up.
 //
 // Nothing here blocks. Errors: none are thrown after the constructor, which throws
 // std::runtime_error for a URL that libpq cannot parse. Thread rule: one thread. The callback calls

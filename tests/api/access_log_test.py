@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""nginx's access log: one JSON object a request, found again by its id, and nobody's secrets."""
+"""nginx's access log: one JSON object per request, found by its id, without secrets."""
 
 import json
 import re

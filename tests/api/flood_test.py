@@ -54,7 +54,7 @@ class WithoutASession(unittest.TestCase):
     def wait_until_quiet(self):
         stack.wait_until(lambda: stack.get().status == 401, timeout=30, what="an end of the limit")
 
-    def test_who_has_no_session_is_held_and_who_has_one_is_not(self):
+    def test_requests_without_a_session_are_limited_and_those_with_one_are_not(self):
         for what, cookie in {
             "no cookie": None,
             "junk in the cookie": "sb-access-token=junk",

@@ -268,7 +268,7 @@ class Tiers(unittest.TestCase):
         self.assertEqual(headers["x-ratelimit-limit"], "1000")
         self.assertEqual(headers["x-ratelimit-remaining"], "998")
 
-    def test_a_raised_limit_frees_a_user_who_is_over_when_his_minute_ends_at_the_latest(self):
+    def test_a_raised_limit_frees_a_user_who_is_over_when_the_minute_ends_at_the_latest(self):
         user = User(first)
         user.get()
         ends = over_for(user, 4)

@@ -1,6 +1,6 @@
 -- wrk: each request carries the next session token of a file.
 --   wrk … -s tests/bench/rotate_tokens.lua URL -- TOKENS [COOKIE-NAME]
--- TOKENS has a token a line; `-` sends no cookie. The last line of the output is a JSON object.
+-- TOKENS has one token per line; `-` sends no cookie. The last line of the output is a JSON object.
 local threads = 0
 
 function setup(thread)

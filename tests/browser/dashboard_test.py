@@ -188,7 +188,7 @@ class TheList(Page):
         page.click("#theme")
         self.assertEqual(page.run(background), light)
 
-    def test_who_has_no_keys_is_told_so(self):
+    def test_a_user_without_keys_is_told_so(self):
         self.sign_in("no-keys")
         self.assertIn("No keys yet", page.text())
         self.assertFalse(page.shows("#keys"))

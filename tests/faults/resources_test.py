@@ -56,7 +56,7 @@ class Descriptors(unittest.TestCase):
             handler.await_good(user.token)
             self.assertLess(time.monotonic() - ended, 5)
             kept.close()
-            # It pauses for a second at a time: no line a turn.
+            # It pauses for a second at a time: no line per turn.
             self.assertLess(handler.log().count("accept_paused"), 30)
             self.assertIsNone(handler.process.poll())
 

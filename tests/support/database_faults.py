@@ -111,7 +111,7 @@ class DatabaseFaults(unittest.TestCase):
         return len(self.stack.handler_log())
 
     def only_transitions_since(self, mark, outages=1):
-        """Of each outage a process tells the loss, the first failure and the return: not a line a request."""
+        """Of each outage a process tells the loss, the first failure and the return: not one line per request."""
         lines = [line for line in self.stack.handler_log()[mark:].splitlines() if " request id=" not in line]
         told = [line for line in lines if TRANSITION.search(line)]
         self.assertGreater(len(told), 0)
