@@ -5,7 +5,7 @@
 SET client_min_messages = error;  -- 3-roles.sql begins a transaction too
 BEGIN;
 ALTER TABLE public.request_counts RENAME TO request_counts_before;
-CREATE TABLE public.request_counts (LIKE public.request_counts_before INCLUDING COMMENTS)
+CREATE TABLE public.request_counts (LIKE public.request_counts_before INCLUDING COMMENTS INCLUDING DEFAULTS)
     PARTITION BY HASH (user_id);
 COMMENT ON TABLE public.request_counts IS
     'Rate limit: one row per user with a recent request, two windows per row; swept by sql/sweep.sql';

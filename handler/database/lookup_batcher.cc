@@ -20,6 +20,10 @@ constexpr std::chrono::seconds kShortLife{1};
 constexpr std::string_view kLockNotAvailable = "55P03";
 constexpr std::string_view kQueryCanceled = "57014";
 
+constexpr std::string_view kReadOnly = "the server is read-only";
+constexpr std::string_view kHidden =
+    "the role sees no tier 'free' in public.tiers; keys-fcgi --check tells why";
+
 }  // namespace
 
 LookupBatcher::LookupBatcher(Options options, Answered answered, Clock::time_point now)
@@ -67,8 +71,9 @@ void LookupBatcher::Advance(size_t host, Clock::time_point now) {
   Result result;
   const PgConnection::Next next = connection.TakeResult(result);
   if (next == PgConnection::Next::kResult && result.is_good()) {
-    if (IsWritable(result)) return Prepare(host, now);
-    return FailAttempt(host, "the server is read-only", "25006", now);
+    const std::string_view obstacle = ObstacleTo(result);
+    if (obstacle.empty()) return Prepare(host, now);
+    return FailAttempt(host, obstacle, obstacle == kReadOnly ? "25006" : "", now);
   }
   if (next != PgConnection::Next::kNothing) {
     return FailAttempt(host, result.Message(), result.sqlstate(), now);
@@ -79,10 +84,13 @@ void LookupBatcher::Advance(size_t host, Clock::time_point now) {
   }
 }
 
-// Whatever a pooler between says of it.
-bool LookupBatcher::IsWritable(const Result& result) const {
-  if (result.rows() != 1 || result.row(0).columns() < 1) return false;
-  return result.row(0).Bytes(0) == "off";
+// Whatever a pooler between says of it. With the tiers hidden, the statement would run and nobody
+// be signed in.
+std::string_view LookupBatcher::ObstacleTo(const Result& configured) {
+  if (configured.rows() != 1 || configured.row(0).columns() < 2) return kReadOnly;
+  const Row row = configured.row(0);
+  if (row.Bytes(0) != "off") return kReadOnly;
+  return row.Bytes(1) == "on" ? "" : kHidden;
 }
 
 void LookupBatcher::FailAttempt(size_t host, std::string_view reason, std::string_view sqlstate,

@@ -133,7 +133,7 @@ class LookupBatcher {
 
   void Connect(Clock::time_point now);
   void Advance(size_t host, Clock::time_point now);
-  bool IsWritable(const Result& result) const;
+  static std::string_view ObstacleTo(const Result& configured);
   void FailAttempt(size_t host, std::string_view reason, std::string_view sqlstate,
                    Clock::time_point now);
   void Prepare(size_t host, Clock::time_point now);

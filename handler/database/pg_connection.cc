@@ -107,6 +107,7 @@ bool PgConnection::Configure(std::chrono::milliseconds statement, std::chrono::m
   return Sync(PQsendQueryParams(
       connection_.get(),
       "SELECT CASE WHEN pg_is_in_recovery() THEN 'on' ELSE current_setting('transaction_read_only')"
+      " END, CASE WHEN EXISTS (SELECT FROM public.tiers WHERE name = 'free') THEN 'on' ELSE 'off'"
       " END, set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false),"
       " set_config('client_encoding', 'UTF8', false), set_config('row_security', 'on', false),"
       " set_config('default_transaction_isolation', 'read committed', false),"

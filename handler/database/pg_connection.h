@@ -39,9 +39,10 @@ class PgConnection {
   Progress Continue();
 
   // Makes the session's settings ours, whatever the role, the database or the URL say, and asks
-  // what the server is: one row, whose first column is `on` when the server takes no writes. The
-  // times are the longest that a statement takes, that it waits for a lock, and that a lookup waits
-  // for one when it goes alone.
+  // what the server is: one row, whose first column is `on` when the server takes no writes, and
+  // whose second is `on` when row security shows the role the tiers. The times are the longest that
+  // a statement takes, that it waits for a lock, and that a lookup waits for one when it goes
+  // alone.
   bool Configure(std::chrono::milliseconds statement, std::chrono::milliseconds lock,
                  std::chrono::milliseconds lock_alone);
   // The statement of key_list.h, under that number.
