@@ -140,7 +140,7 @@ std::string LayoutSuffix(size_t size) {
 
 // An open file description lock (fcntl(2)) on the slot's byte. Tells whether it was free.
 bool LockSlot(int file, size_t slot, int command) {
-  struct flock lock {};
+  struct flock lock = {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_start = static_cast<off_t>(slot);

@@ -29,7 +29,7 @@ struct State {
   char second_text[20] = {};  // "2026-11-24T09:42:11"
 
   State() {
-    struct stat status {};
+    struct stat status = {};
     if (fstat(STDERR_FILENO, &status) != 0) return;
     is_socket = S_ISSOCK(status.st_mode);
     // A pipe of our own opening does not block, and leaves the flags of the shared one alone. Where

@@ -33,7 +33,7 @@ bool MapPrivate(void* where, size_t size) {
 void OnBusError(int, siginfo_t* info, void*) {
   const int error = errno;
   const auto* const address = static_cast<const char*>(info->si_addr);
-  struct stat status {};
+  struct stat status = {};
   if (address < guarded.memory || address >= guarded.memory + guarded.size) {
     std::signal(SIGBUS, SIG_DFL);
   } else if (fstat(guarded.file, &status) == 0 &&
@@ -80,7 +80,7 @@ SharedFile::SharedFile(const std::string& path, size_t size) : path_(path), size
   guarded.file = file_;
   guarded.extended = 0;
   guarded.lost = 0;
-  struct sigaction action {};
+  struct sigaction action = {};
   action.sa_sigaction = OnBusError;
   action.sa_flags = SA_SIGINFO;
   sigaction(SIGBUS, &action, nullptr);

@@ -32,7 +32,9 @@ void BeginArray(std::string& bytes, uint32_t type, size_t length) {
   }
 }
 
-void WriteUuids(const std::vector<Lookup>& lookups, Uuid Lookup::*which, std::string& bytes) {
+using UuidField = Uuid Lookup::*;
+
+void WriteUuids(const std::vector<Lookup>& lookups, UuidField which, std::string& bytes) {
   BeginArray(bytes, kUuidType, lookups.size());
   for (const Lookup& lookup : lookups) {
     const auto& uuid = (lookup.*which).bytes;

@@ -28,7 +28,7 @@ class TemporaryPath {
   ~TemporaryPath() { unlink(path_); }
   const char* path() const { return path_; }
   off_t size() const {
-    struct stat status {};
+    struct stat status = {};
     return stat(path_, &status) == 0 ? status.st_size : -1;
   }
 
