@@ -12,7 +12,7 @@ namespace {
 
 // RapidJSON's own allocator answers nullptr when there is no memory, and its buffer writes there.
 struct ThrowingAllocator {
-  static constexpr bool kNeedFree = true;
+  [[maybe_unused]] static constexpr bool kNeedFree = true;
   void* Malloc(size_t size) { return Realloc(nullptr, 0, size); }
   void* Realloc(void* old, size_t, size_t size) {
     if (size == 0) {
