@@ -162,10 +162,10 @@ test-failover: ## a pool on a real Patroni (needs root, Debian's patroni, etcd-s
 	$(LOCKED) $(MAKE) all
 	tests/run tests/failover
 
-test-browser: ## the dashboard in headless Chromium; screenshots under build/
+test-browser: ## what needs npm: the dashboard in headless Chromium, tokens of npm's jose; screenshots under build/
 	tools/install-packages --check build run test browser
 	$(LOCKED) $(MAKE) all
-	tests/run tests/browser
+	tests/run tests/browser tests/api/interop_test.py
 
 test-arm64: ## cross-compile for arm64, and run the unit tests under an emulated processor
 	tools/install-packages --check build arm64
