@@ -45,7 +45,7 @@ void PrintHelp() {
     const std::string meaning =
         std::string(setting.meaning) +
         (setting.default_value.empty() ? "" : " [" + std::string(setting.default_value) + "]");
-    std::printf("  %-25s  %s\n", setting.name.data(), meaning.c_str());
+    std::printf("  %-25s  %s\n", std::string(setting.name).c_str(), meaning.c_str());
   }
 }
 
