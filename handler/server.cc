@@ -217,6 +217,7 @@ class Server {
     metrics_.Set(Gauge::kLookupsWaiting, static_cast<int64_t>(queue.lookups()));
     const Clock::duration left = queue.empty() ? deadline_ : queue.NextDeadline() - now;
     metrics_.Set(Gauge::kOldestWait, Microseconds(std::max<Clock::duration>(deadline_ - left, {})));
+    metrics_.Set(Gauge::kKeySetConfirmed, key_files_.confirmed_at());
     metrics_.Set(Gauge::kResidentMemory, ResidentMemory());
     LogMetricsProblem(metrics_);
     CountLookups();

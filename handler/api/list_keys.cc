@@ -48,11 +48,11 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
   context.began = context.asked = context.answered = now.steady;
 
   if (request.method != "GET" && request.method != "HEAD") {
-    Refuse(ApiError::kMethodNotAllowed, {}, context, response);
+    Refuse(ApiError::kMethodNotAllowed, "method", context, response);
     return false;
   }
   if (request.sec_fetch_site == "cross-site") {
-    Refuse(ApiError::kCrossSiteRequest, {}, context, response);
+    Refuse(ApiError::kCrossSiteRequest, "cross_site", context, response);
     return false;
   }
 
@@ -112,6 +112,7 @@ void ListKeys::Respond(const LookupResult& result, size_t position, std::string_
     RespondWithList(*result.list, position, body, now, context, response);
   }
   context.answered = now.steady;
+  metrics_.Observe(Histogram::kDatabaseWait, Microseconds(context.answered - context.asked));
   AppendServerTiming(context, now, response);
 }
 
@@ -143,6 +144,7 @@ void ListKeys::Refuse(ApiError error, std::string_view rule, RequestContext& con
 void ListKeys::RefuseOver(const Quota& quota, std::string_view rule, RequestContext& context,
                           Response& response) {
   context.rule = rule;
+  metrics_.CountRateLimited(quota.minute.limit, quota.Described().name);
   RespondWithError(ApiError::kRateLimitExceeded, context.request_id, &quota.Described(), response);
   AppendRateLimitHeaders(quota, true, response.headers);
 }
@@ -166,6 +168,7 @@ void LogRequest(const RequestContext& context, const Response& response, Moment 
   const Clock::duration whole = now.steady - context.began;
   metrics.CountRequest(response.error,
                        std::chrono::duration_cast<std::chrono::microseconds>(whole));
+  if (!context.rule.empty()) metrics.CountRefusal(context.rule);
   char user[36];
   if (context.has_user) FormatUuid(context.user, user);
   Log(Level::kInfo, "request",

@@ -9,6 +9,7 @@
 #include <iterator>
 #include <span>
 
+#include "handler/auth/token_refusal.h"
 #include "version.h"
 
 namespace keys {
@@ -51,11 +52,11 @@ constexpr GaugeRow kGauges[] = {
     {Gauge::kConnections, Over::kSum, 1, "keys_connections",
      "FastCGI connections that are open, idle ones included."},
     {Gauge::kRequestsWaiting, Over::kSum, 1, "keys_requests_waiting",
-     "Requests that wait for the database."},
+     "Requests whose lookup waits to be sent to the database."},
     {Gauge::kLookupsWaiting, Over::kSum, 1, "keys_lookups_waiting",
-     "Lookups that the database has not answered yet."},
+     "Lookups that wait to be sent to the database."},
     {Gauge::kOldestWait, Over::kLargest, kMicroseconds, "keys_oldest_wait_seconds",
-     "Time that the oldest unanswered lookup has waited."},
+     "Time that the oldest of the requests that wait has waited."},
     {Gauge::kKeySetConfirmed, Over::kSmallest, 1, "keys_key_set_confirmed_timestamp_seconds",
      "Unix time at which the JWK set in use was last written or confirmed."},
     {Gauge::kResidentMemory, Over::kSum, 1, "keys_resident_memory_bytes",
@@ -83,6 +84,29 @@ constexpr HistogramRow kHistograms[] = {
 };
 static_assert(std::size(kHistograms) == static_cast<size_t>(Histogram::kCount));
 constexpr size_t kMaxBuckets = std::size(kDurationBounds) + 1;
+
+// Rules that are not a token's: list_keys.cc and error_policy.cc name them. The last one stands for
+// a rule that somebody forgot to name here.
+constexpr std::string_view kOtherRules[] = {"method",
+                                            "cross_site",
+                                            "api_key_without_cookie",
+                                            "session_not_live",
+                                            "session_not_live_remembered",
+                                            "over_limit",
+                                            "over_limit_remembered",
+                                            "text_not_utf8",
+                                            "list_of_another_user",
+                                            "unavailable",
+                                            "timeout",
+                                            "internal",
+                                            "other"};
+constexpr size_t kTokenRules = static_cast<size_t>(TokenRefusal::kExpired) + 1;
+constexpr size_t kRules = kTokenRules + std::size(kOtherRules);
+
+std::string_view RuleName(size_t rule) {
+  return rule < kTokenRules ? Describe(static_cast<TokenRefusal>(rule))
+                            : kOtherRules[rule - kTokenRules];
+}
 
 constexpr std::string_view kWindows[] = {"minute", "day"};
 constexpr size_t kTiers = 8;    // that are told apart
@@ -113,6 +137,7 @@ struct Metrics::Shared {
   std::array<Cell, 1 + static_cast<size_t>(ApiError::kCount)> requests;  // the first one: 200
   std::array<HistogramCells, std::size(kHistograms)> histograms;
   std::array<Cell, std::size(kCounters)> counters;
+  std::array<Cell, kRules> refusals;
   std::array<Tier, kTiers + 1> tiers;  // the last one: all others
   std::array<std::array<Cell, kGaugeCount>, kSlots> gauges;
 };
@@ -133,6 +158,7 @@ std::string LayoutSuffix(size_t size) {
     for (const int64_t bound : row.bounds) mix(std::to_string(bound));
   }
   for (const CounterRow& row : kCounters) mix(row.name);
+  for (size_t rule = 0; rule < kRules; ++rule) mix(RuleName(rule));
   for (const GaugeRow& row : kGauges) mix(row.name);
   char digits[16];
   return std::string("-").append(digits, std::to_chars(digits, std::end(digits), hash, 16).ptr);
@@ -184,6 +210,12 @@ void Metrics::Observe(Histogram histogram, int64_t value) {
   const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin();
   Increase(cells.buckets[static_cast<size_t>(bucket)], 1);
   Increase(cells.sum, value);
+}
+
+void Metrics::CountRefusal(std::string_view rule) {
+  size_t found = 0;
+  while (found + 1 < kRules && RuleName(found) != rule) ++found;
+  Increase(shared_->refusals[found], 1);
 }
 
 void Metrics::CountRateLimited(int32_t requests_per_minute, std::string_view window) {
@@ -266,6 +298,12 @@ void Metrics::AppendText(std::string& out) const {
   for (size_t i = 0; i < std::size(kCounters); ++i) {
     text.Head(kCounters[i].name, kCounters[i].help, "counter");
     text.Sample(kCounters[i].name, "", "", Read(shared_->counters[i]));
+  }
+  text.Head("keys_refusals_total", "Requests refused, by rule as in the log.", "counter");
+  for (size_t rule = 0; rule < kRules; ++rule) {
+    std::string labels = "{rule=\"";
+    labels.append(RuleName(rule)).append("\"}");
+    text.Sample("keys_refusals_total", "", labels, Read(shared_->refusals[rule]));
   }
   text.Head("keys_rate_limited_total",
             "429 answered, by the tier's requests per minute and the window that was exhausted.",

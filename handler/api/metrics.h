@@ -47,8 +47,8 @@ enum class Gauge {
   kDatabaseConnected,  // 0 or 1
   kCircuitOpen,        // 0 or 1
   kConnections,        // FastCGI connections that nginx keeps
-  kRequestsWaiting,    // for the database
-  kLookupsWaiting,     // not answered yet, sent or not
+  kRequestsWaiting,    // for a lookup that is not sent yet
+  kLookupsWaiting,     // not sent yet
   kOldestWait,         // microseconds; 0 when nothing waits
   kKeySetConfirmed,    // Unix time in seconds; 0 without a JWK set file
   kResidentMemory,     // bytes
@@ -73,6 +73,8 @@ class Metrics {
   void Add(Counter counter, int64_t count = 1);
   int64_t Total(Counter counter) const;  // of the whole pool
   void Set(Gauge gauge, int64_t value);
+  // One of the rules that can refuse a request (RefusalRules in metrics.cc), as the log names it.
+  void CountRefusal(std::string_view rule);
   // In the histogram's unit, 0 or more.
   void Observe(Histogram histogram, int64_t value);
   // A 429 of the window ("minute" or "day") of a tier with so many requests per minute. Tiers

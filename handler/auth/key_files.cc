@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <stdexcept>
@@ -67,8 +68,8 @@ std::string_view WithoutNewline(std::string_view text) {
   return text;
 }
 
-// Makes one set of both files, those that are configured.
-LoadedKeys LoadFiles(const KeyFilePaths& paths) {
+// Makes one set of both files, those that are configured. `contents` becomes a hash of both.
+LoadedKeys LoadFiles(const KeyFilePaths& paths, size_t& contents) {
   std::vector<std::string> unreadable;
   const auto read = [&](const std::string& path, size_t max_size) -> std::optional<std::string> {
     if (path.empty()) return std::nullopt;
@@ -83,6 +84,7 @@ LoadedKeys LoadFiles(const KeyFilePaths& paths) {
   std::optional<std::string_view> secret;
   const std::optional<std::string> secret_text = read(paths.secret, kMaxSecretLength);
   if (secret_text) secret = WithoutNewline(*secret_text);
+  contents = std::hash<std::string>{}(jwk_set.value_or("") + '\0' + secret_text.value_or(""));
 
   LoadedKeys loaded;
   try {
@@ -129,21 +131,28 @@ KeyFiles::Stamp KeyFiles::StampOf(const std::string& path) {
           nanoseconds(status.st_ctim)};
 }
 
-LoadedKeys KeyFiles::Read() {
+LoadedKeys KeyFiles::Read(size_t& contents) {
   // Stamped before they are read: what changes meanwhile is read again at the next poll.
   jwk_set_stamp_ = StampOf(paths_.jwk_set);
   secret_stamp_ = StampOf(paths_.secret);
-  return LoadFiles(paths_);
+  return LoadFiles(paths_, contents);
+}
+
+void KeyFiles::Use(LoadedKeys loaded, size_t contents) {
+  LogSkipped(loaded.skipped);
+  set_ = std::move(loaded.set);
+  contents_ = contents;
+  confirmed_at_ = jwk_set_stamp_.modified_ns / 1'000'000'000;
 }
 
 std::vector<std::string> KeyFiles::Load() {
-  LoadedKeys loaded = Read();
+  size_t contents = 0;
+  LoadedKeys loaded = Read(contents);
   if (loaded.set && loaded.set->size() == 0) {
     loaded.problems.push_back("no key that verifies session tokens: KEYS_JWKS_FILE has none");
   }
   if (!loaded.problems.empty()) return std::move(loaded.problems);
-  LogSkipped(loaded.skipped);
-  set_ = std::move(loaded.set);
+  Use(std::move(loaded), contents);
   return {};
 }
 
@@ -151,21 +160,27 @@ KeyFiles::Change KeyFiles::Poll() {
   if (StampOf(paths_.jwk_set) == jwk_set_stamp_ && StampOf(paths_.secret) == secret_stamp_) {
     return Change::kNone;
   }
-  LoadedKeys loaded = Read();
+  size_t contents = 0;
+  LoadedKeys loaded = Read(contents);
   if (!loaded.problems.empty()) {
     Log(Level::kWarning, "keys_broken",
         {{"reason", Joined(loaded.problems)}, {"kept", static_cast<int64_t>(set_->size())}});
+    contents_ = 0;  // what mends it is a change, also when it is what was there before
     return Change::kBroken;
   }
-  LogSkipped(loaded.skipped);
-  set_ = std::move(loaded.set);
+  if (contents == contents_) {  // touched
+    confirmed_at_ = jwk_set_stamp_.modified_ns / 1'000'000'000;
+    return Change::kNone;
+  }
+  Use(std::move(loaded), contents);
   Log(set_->size() == 0 ? Level::kWarning : Level::kInfo, "keys_loaded",
       {{"keys", static_cast<int64_t>(set_->size())}});
   return Change::kReplaced;
 }
 
 LoadedKeys LoadJwkSetFile(const std::string& path) {
-  return LoadFiles({path, ""});
+  size_t contents = 0;
+  return LoadFiles({path, ""}, contents);
 }
 
 }  // namespace keys

@@ -44,6 +44,10 @@ class KeyFiles {
   // The set in use.
   const JwkSet& keys() const { return *set_; }
 
+  // Unix time in seconds at which the file of the JWK set in use was last written, or touched by
+  // tools/refresh-jwks because the issuer still has the same; 0 without such a file.
+  int64_t confirmed_at() const { return confirmed_at_; }
+
  private:
   // What tells one version of a file from the next, without reading it.
   struct Stamp {
@@ -56,12 +60,15 @@ class KeyFiles {
     friend bool operator==(const Stamp&, const Stamp&) = default;
   };
   static Stamp StampOf(const std::string& path);
-  LoadedKeys Read();
+  LoadedKeys Read(size_t& contents);
+  void Use(LoadedKeys loaded, size_t contents);
 
   KeyFilePaths paths_;
   Stamp jwk_set_stamp_;
   Stamp secret_stamp_;
   std::unique_ptr<const JwkSet> set_;
+  size_t contents_ = 0;  // a hash of what both files had when set_ was made
+  int64_t confirmed_at_ = 0;
 };
 
 // Reads one JWK set file with the same bounds and rules and says what is wrong with it: for

@@ -74,6 +74,8 @@ class MakeInstallTest(unittest.TestCase):
             "opt/keys/share/keys-fcgi/sql/2-schema.sql",
             "opt/keys/share/keys-fcgi/alerts.yml",
             "opt/keys/share/doc/keys-fcgi/tools/README.md",
+            "opt/keys/share/keys-fcgi/grafana-dashboard.json",
+            "opt/keys/share/keys-fcgi/RUNBOOK.md",
             "opt/keys/lib/keys-fcgi/create-key",
             "opt/keys/lib/keys-fcgi/take-credentials",
             "opt/keys/lib/sysusers.d/keys-fcgi.conf",

@@ -78,10 +78,12 @@ class RefreshJwksTest(unittest.TestCase):
         self.assertEqual(self.file.stat().st_mode & 0o777, 0o644)
         self.assertIn("rfc7515-a3", done.stderr)
 
-    def test_the_same_set_leaves_the_file_untouched(self):
+    def test_the_same_set_is_confirmed_by_a_touch(self):
+        os.utime(self.file, (1000, 1000))
         before = self.file.stat()
         self.assertEqual(self.refresh((200, OLD)).returncode, 0)
         self.assertEqual(self.file.stat().st_ino, before.st_ino)
+        self.assertGreater(self.file.stat().st_mtime, before.st_mtime)
 
     def test_the_first_fetch_makes_the_file(self):
         self.file.unlink()

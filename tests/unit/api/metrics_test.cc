@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <string>
 
+#include "handler/database/error_policy.h"
+
 namespace keys {
 namespace {
 
@@ -126,6 +128,24 @@ TEST_CASE("429 by tier: eight tiers are told apart, more are counted together") 
   CHECK(Has(text, "keys_rate_limited_total{requests_per_minute=\"80\",window=\"day\"} 1"));
   CHECK(Has(text, "keys_rate_limited_total{requests_per_minute=\"other\",window=\"minute\"} 2"));
   CHECK(text.find("\"90\"") == std::string::npos);
+}
+
+TEST_CASE("refusals by rule: each rule that the log can name, and one for what is forgotten") {
+  Metrics metrics("");
+  for (const char* rule : {"no_cookie", "expired", "method", "cross_site", "api_key_without_cookie",
+                           "session_not_live", "session_not_live_remembered", "over_limit",
+                           "over_limit_remembered", "text_not_utf8", "list_of_another_user"}) {
+    metrics.CountRefusal(rule);
+    CHECK(Has(TextOf(metrics), std::string("keys_refusals_total{rule=\"") + rule + "\"} 1"));
+  }
+  for (const DatabaseFault fault :
+       {DatabaseFault::kUnavailable, DatabaseFault::kTimeout, DatabaseFault::kInternal}) {
+    metrics.CountRefusal(Describe(fault));
+  }
+  CHECK(Has(TextOf(metrics), "keys_refusals_total{rule=\"timeout\"} 1"));
+  CHECK(Has(TextOf(metrics), "keys_refusals_total{rule=\"other\"} 0"));
+  metrics.CountRefusal("of a rule that is not in the table");
+  CHECK(Has(TextOf(metrics), "keys_refusals_total{rule=\"other\"} 1"));
 }
 
 TEST_CASE("a file that cannot be used costs counts only, and is told once") {

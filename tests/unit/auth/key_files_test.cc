@@ -1,6 +1,7 @@
 #include "handler/auth/key_files.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -234,6 +235,30 @@ TEST_CASE("a JWK set file is judged alone, as --check-keys does") {
   CHECK(LoadJwkSetFile(directory.Write("empty", SetOf(""))).problems.empty());
   CHECK(LoadJwkSetFile(directory.Write("bad", "{")).problems.size() == 1);
   CHECK(LoadJwkSetFile(directory.Path("absent")).problems.size() == 1);
+}
+
+TEST_CASE("a file that was touched confirms its keys and replaces none") {
+  const Directory directory;
+  const std::string jwks = directory.Write("jwks", SetOf(Es(0)));
+  const auto touch = [&](int64_t moment) {
+    const timespec times[] = {{moment, 0}, {moment, 0}};
+    utimensat(AT_FDCWD, jwks.c_str(), times, 0);
+  };
+  touch(1000000000);
+  KeyFiles files({jwks, ""});
+  REQUIRE(files.Load().empty());
+  const JwkSet* const set = &files.keys();
+  CHECK(files.confirmed_at() == 1000000000);
+  touch(1000000600);
+  CHECK(files.Poll() == Change::kNone);
+  CHECK(files.confirmed_at() == 1000000600);
+  CHECK(&files.keys() == set);
+  directory.Write("jwks", "{");
+  CHECK(files.Poll() == Change::kBroken);
+  CHECK(files.confirmed_at() == 1000000600);
+  directory.Write("jwks", SetOf(Es(0)));
+  CHECK(files.Poll() == Change::kReplaced);  // mended
+  CHECK(KeyFiles({"", directory.Write("secret", kSecret)}).confirmed_at() == 0);
 }
 
 }  // namespace
