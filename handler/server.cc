@@ -201,14 +201,14 @@ class Server {
         break;
     }
     ReportState(now);
-    // The memory of a long list or of a crowd goes back to the system.
+    // Give the memory of a long list or of many connections back to the system.
     const size_t connections = fastcgi_.connections();
     if (sent_long_response_ || connections + kTrimAfterClosed <= connections_) malloc_trim(0);
     sent_long_response_ = false;
     connections_ = connections;
   }
 
-  // What the metrics say about this process now.
+  // The gauges of this process.
   void ReportState(Clock::time_point now) {
     const LookupQueue& queue = batcher_.queue();
     metrics_.Set(Gauge::kCircuitOpen, batcher_.circuit_is_open(now) ? 1 : 0);
@@ -279,7 +279,7 @@ class Server {
     if (body_.capacity() > kMaxKeptText) ReleaseMemory(body_);
   }
 
-  // Ready is a process that has keys and gets an answer from the database: to a lookup of nobody.
+  // A process is ready when it has keys and the database answers a lookup of no user.
   void CheckReadiness(RequestId id, Moment now) {
     if (key_files_.keys().size() == 0 || batcher_.circuit_is_open(now.steady)) {
       SendReadiness(id, false, now);
@@ -313,7 +313,7 @@ class Server {
     fastcgi_.Respond(id, cgi_response_, now.steady);
   }
 
-  // When another process of the pool has connected, this one may, too.
+  // When another process of the pool has connected, try at once.
   void FollowOthers(Clock::time_point now) {
     if (batcher_.stats().statements != counted_.statements ||
         batcher_.stats().connects != counted_.connects) {

@@ -1,9 +1,9 @@
-// KEYS_DATABASE_URL taken apart: its hosts, one of which each attempt to connect is for.
+// KEYS_DATABASE_URL as a list of hosts; each attempt to connect is for one of them.
 //
-// libpq tries the hosts of a list in turn by itself, but while it connects in the background it has
-// no limit of time for one of them, so a black-holed first host would hide a good second one.
-// Keepalives are added unless the URL sets them; client_encoding is always UTF8, and
-// target_session_attrs is left out, since the session itself is asked whether it takes writes.
+// libpq itself tries the hosts of a list in turn, but has no timeout per host while it connects in
+// the background, so a black-holed first host would hide a good second one. Conninfo adds
+// keepalives unless the URL sets them. client_encoding is always UTF8. target_session_attrs is left
+// out: the batcher asks the session itself whether it takes writes.
 #ifndef HANDLER_DATABASE_CONNINFO_H_
 #define HANDLER_DATABASE_CONNINFO_H_
 
@@ -19,8 +19,9 @@ namespace keys {
 
 class Conninfo {
  public:
-  // Throws std::runtime_error for a URL (or key=value string) that libpq cannot parse, or takes a
-  // password's special characters in for a host or a port. The message quotes nothing of it.
+  // Throws std::runtime_error for a URL (or key=value string) that libpq cannot parse, or in which
+  // it takes special characters of a password for a host or a port. The message quotes nothing of
+  // it.
   explicit Conninfo(const std::string& url);
 
   size_t hosts() const { return hosts_.size(); }

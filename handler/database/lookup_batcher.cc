@@ -8,7 +8,7 @@
 namespace keys {
 namespace {
 
-// Larger results are fetched with fewer lookups together, to bound the memory that they take.
+// Larger results are fetched in smaller batches, to bound their memory.
 constexpr size_t kMaxResult = 1024 * 1024;
 // libpq's buffer stays as large as the longest row it ever took. A connection that had a row this
 // long is replaced when it has had none for kRenewAfter and has nothing to do.
@@ -37,7 +37,7 @@ LookupBatcher::LookupBatcher(Options options, Answered answered, Clock::time_poi
 
 // --- connecting ----------------------------------------------------------------------------------
 
-// An attempt for each host that has none under way.
+// Starts an attempt for each host that has none.
 void LookupBatcher::Connect(Clock::time_point now) {
   assert(!in_flight_);
   state_ = State::kConnecting;
@@ -104,7 +104,7 @@ void LookupBatcher::FailAttempt(size_t host, std::string_view reason, std::strin
   }
 }
 
-// This server it is.
+// Makes this attempt the connection.
 void LookupBatcher::Prepare(size_t host, Clock::time_point now) {
   connection_ = std::move(attempts_[host].connection);
   for (Attempt& attempt : attempts_) attempt = {};
@@ -170,7 +170,7 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
   }
 }
 
-// What was in flight, without the requests that are gone.
+// The batch in flight, without the requests that are gone.
 std::vector<Lookup> LookupBatcher::TakeUnanswered() {
   std::vector<Lookup> lookups;
   if (in_flight_) lookups = std::move(in_flight_->lookups);
@@ -182,7 +182,7 @@ std::vector<Lookup> LookupBatcher::TakeUnanswered() {
   return lookups;
 }
 
-// Tells the policy since when there is no connection, or that this one was none.
+// Tells the policy since when the connection was of no use, or that it never worked.
 void LookupBatcher::RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
   if (was_ready && (has_answered_ || is_poison || now - ready_at_ >= kShortLife)) {
@@ -305,7 +305,7 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
     }
     return;
   }
-  // What is known now is known to the requests that came meanwhile.
+  // The answer holds for the requests that came meanwhile, too.
   for (size_t i = 0; i < matches.size(); ++i) {
     Lookup& lookup = batch.lookups[i];
     std::vector<Waiter> joined;
@@ -367,7 +367,7 @@ void LookupBatcher::HandleError(const Result& result, Clock::time_point now) {
        (was_batch || (sqlstate == kLockNotAvailable && !was_alone)));
   std::vector<Lookup> lookups = TakeUnanswered();
   if (sqlstate == kLockNotAvailable && was_alone && !lookups.empty()) {
-    // Whoever else waits for this user would wait in vain as well.
+    // Other lookups of this user would fail in the same way.
     std::vector<Waiter>& waiters = lookups.front().waiters;
     const std::vector<Waiter> others = queue_.TakeUser(lookups.front().user);
     waiters.insert(waiters.end(), others.begin(), others.end());

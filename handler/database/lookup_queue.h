@@ -1,9 +1,9 @@
 // The lookups that wait for the database: one per session, joined by every request of that session,
 // and which of them may be sent together.
 //
-// A batch takes one lookup per user, users in turn: a user who was just taken and has more (other
-// sessions) goes behind the others. One that is `alone` is sent by itself. So however many requests
-// one user has waiting, in however many sessions, every other user waits for one batch.
+// A batch takes one lookup per user, users in turn: a user with more lookups (other sessions) goes
+// behind the others. A lookup that is `alone` is a batch by itself. So every user waits for one
+// batch at most, however many requests another user has waiting.
 //
 // Pure data: no socket, no clock. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_LOOKUP_QUEUE_H_

@@ -1,9 +1,9 @@
-// One libpq connection in pipeline mode and its socket in the caller's epoll. Policy is
-// lookup_batcher.h's.
+// One libpq connection in pipeline mode and its socket in the caller's epoll. It has no policy;
+// lookup_batcher.h has.
 //
-// Everything that is sent ends with its own Sync, so that each is its own transaction and has a
-// Result of its own, in the order of sending. Nothing blocks but the look-up of a host's name,
-// which libpq does not offer otherwise.
+// Each statement ends with its own Sync, so it is its own transaction with its own Result, in the
+// order of sending. Nothing blocks except the resolution of a host name, which libpq does in the
+// foreground only.
 //
 // Errors: none are thrown; false or kEnd means that the connection is over, and Message() says why.
 // Thread rule: one thread.
@@ -38,9 +38,9 @@ class PgConnection {
   enum class Progress { kUnderWay, kDone, kFailed };
   Progress Continue();
 
-  // Makes the session's settings ours, whatever the role, the database or the URL say, and asks
-  // what the server is: one row, whose first column is `on` when the server takes no writes, and
-  // whose second is `on` when row security shows the role the tiers. The times are the longest that
+  // Sets the session's settings, whatever the role, the database or the URL say, and asks what the
+  // server is: one row, whose first column is `on` when the server takes no writes, and whose
+  // second is `on` when row security shows the role the tiers. The times are the longest that
   // a statement takes, that it waits for a lock, and that a lookup waits for one when it goes
   // alone.
   bool Configure(std::chrono::milliseconds statement, std::chrono::milliseconds lock,

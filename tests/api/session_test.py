@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Sessions over HTTPS: who is let in, in which cookie, and what ends it on the very next request."""
+"""Sessions over HTTPS: which cookies are accepted, and what ends a session with the next request."""
 
 import json
 import unittest

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""TLS to the database: with sslmode=verify-full only the right server, proven by the right authority, is talked to."""
+"""TLS to the database: sslmode=verify-full connects to the right server, signed by the right authority, only."""
 
 import json
 import pathlib

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The way to PostgreSQL fails, by TCP: hosts that are silent, refuse, cut or let in and then fail."""
+"""The TCP connection to PostgreSQL fails: hosts are silent, refuse, cut, or accept and then fail."""
 
 import contextlib
 import threading

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What a pool tells about itself: /metrics of all its processes, one log line per request, Server-Timing."""
+"""What a pool reports: /metrics of all its processes, one log line per request, Server-Timing."""
 
 import os
 import pathlib

@@ -50,7 +50,7 @@ class Chromium:
         self.driver.get(self.url + path)
 
     def forget(self):
-        """No cookie, no choice of a theme, a desktop's window in light."""
+        """Starts anew: no cookie, no chosen theme, a desktop's window, light."""
         self.cdp("Network.clearBrowserCookies")
         self.cdp("Storage.clearDataForOrigin", origin=self.url, storageTypes="local_storage")
         self.look()
@@ -76,12 +76,12 @@ class Chromium:
         field.send_keys(text)
 
     def press(self, *keys):
-        """Keys to whatever has the focus."""
+        """Sends keys to the focused element."""
         for key in keys:
             self.driver.switch_to.active_element.send_keys(key)
 
     def text(self, selector="main"):
-        """What is to be seen of an element."""
+        """The visible text of an element."""
         return self.run("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
 
     def texts(self, selector):

@@ -1,4 +1,4 @@
-"""What the tests of database faults share: bounds, load beside which refusals are asked for, what was logged."""
+"""What the tests of database faults share: bounds, load with refusals beside it, the log."""
 
 import contextlib
 import pathlib
@@ -20,7 +20,7 @@ report = fault_report.record
 
 @contextlib.contextmanager
 def login_rule(stack, rule):
-    """A line before all others of pg_hba.conf meanwhile. New connections go by it within, and no longer after."""
+    """Puts a line first in pg_hba.conf for the length of a with-block; it holds for new connections."""
     file = pathlib.Path(stack.data, "pg_hba.conf")
     good = file.read_text(encoding="ascii")
 
@@ -66,7 +66,7 @@ class DatabaseFaults(unittest.TestCase):
         self.assertLess(max(one.took for one in refused.answers), 0.5 + SLACK)
 
     def recovered(self, load, fault, mended, within=RECOVERY):
-        """After the database accepts again: all is good soon, and in between were only JSON 503s."""
+        """The pool answers well soon after the database accepts connections; meanwhile there were only JSON 503s."""
         load.wait_for(200, count=30)
         time.sleep(0.3)
         load.wait_for(200, count=30)
@@ -99,7 +99,7 @@ class DatabaseFaults(unittest.TestCase):
         self.assertTrue(re.search(pattern, self.stack.handler_log()), f"not in the log: {pattern}")
 
     def end_backends(self):
-        """Ends the pool's connections; how many."""
+        """Ends the pool's connections; returns their number."""
         return int(
             self.stack.psql(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'keys_runtime'"
@@ -111,7 +111,7 @@ class DatabaseFaults(unittest.TestCase):
         return len(self.stack.handler_log())
 
     def only_transitions_since(self, mark, outages=1):
-        """Of each outage a process tells the loss, the first failure and the return: not one line per request."""
+        """Per outage a process logs the loss, the first failure and the return, not one line per request."""
         lines = [line for line in self.stack.handler_log()[mark:].splitlines() if " request id=" not in line]
         told = [line for line in lines if TRANSITION.search(line)]
         self.assertGreater(len(told), 0)

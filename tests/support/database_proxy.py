@@ -1,4 +1,4 @@
-"""A TCP proxy to a stack's PostgreSQL that a test can block, close, cut or speak on."""
+"""A TCP proxy to a stack's PostgreSQL that a test can block, close, cut or write to."""
 
 import contextlib
 import re
@@ -43,7 +43,7 @@ class DatabaseProxy:
 
     @contextlib.contextmanager
     def black_hole(self):
-        """Nothing passes in either direction, nothing is refused, nobody is told."""
+        """Black hole: nothing passes in either direction, nothing is refused."""
         self.open.clear()
         try:
             yield
@@ -61,7 +61,7 @@ class DatabaseProxy:
 
     @contextlib.contextmanager
     def cutting_lookups(self):
-        """A connection that asks a prepared statement is closed, its lookup unheard but counted."""
+        """Closes each connection that sends a prepared statement; the lookup is counted."""
         self.lookups = 0
         self.cuts_lookups = True
         try:

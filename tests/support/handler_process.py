@@ -18,7 +18,7 @@ LONGEST_END = 30  # seconds: who reads a long answer has 20 at the end of a proc
 
 
 class Handler:
-    """Runs the stack's program, or another, with the stack's settings under those given."""
+    """Runs the stack's program, or another one; the given settings win over the stack's."""
 
     def __init__(self, stack, stderr=None, limits=None, settings=None, program=None, user=None):
         self.stack = stack

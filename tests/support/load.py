@@ -114,7 +114,7 @@ class Client:
 
 
 class Load:
-    """`clients` threads, dealt out over the stacks and the tokens, until the with-block ends or `count` were asked."""
+    """`clients` threads, dealt out over the stacks and the tokens, until the with-block ends or `count` requests were sent."""
 
     def __init__(self, stacks, token, clients=8, count=None, pause=0.0, timeout=20):
         stacks = stacks if isinstance(stacks, list) else [stacks]
@@ -162,7 +162,7 @@ class Load:
         return collections.Counter(answer.status for answer in list(self.answers))
 
     def since(self, moment):
-        """The answers to what was asked after a moment."""
+        """The answers to requests that began after a moment."""
         return [answer for answer in list(self.answers) if answer.began > moment]
 
     def wait_for(self, status, count=20, timeout=20):
@@ -181,7 +181,7 @@ class Load:
 
 
 def ask_many(stacks, token, count, clients=16):
-    """Asks so many times at once from all clients; the answers."""
+    """Sends so many requests at once from all clients; returns the answers."""
     load = Load(stacks, token, clients=clients, count=count)
     with load:
         load.join()

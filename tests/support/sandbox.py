@@ -62,7 +62,7 @@ exec chroot . bash -c '
 
 
 class CannotMount(Exception):
-    """Why there can be no machine here: a reason to skip."""
+    """No copy of the machine can be made here: a reason to skip."""
 
 
 class Sandbox:

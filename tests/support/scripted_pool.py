@@ -131,7 +131,7 @@ class ScriptedPool(Stack):
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def hang_up(self):
-        """The pool goes: no listener, no socket file, no connection."""
+        """Removes the pool: listener, socket file, connections."""
         if os.path.exists(self.socket):
             self.listener.shutdown(socket.SHUT_RDWR)
             self.listener.close()
