@@ -114,7 +114,7 @@ class BootTest(unittest.TestCase):
     """In the order of their names: the last removes it all."""
 
     def load(self):
-        return Load(site, token, clients=4, timeout=60)
+        return Load(site, token, clients=4, timeout=60, pause=0.2)
 
     def served_without_a_loss(self, script, check=True):
         """Runs a script on the machine while clients ask; each must be answered with 200."""
@@ -211,7 +211,7 @@ class BootTest(unittest.TestCase):
         self.addCleanup(machine.run, "keys-fcgi-restart")
         self.served_without_a_loss("keys-fcgi-restart")
         with self.load() as load:
-            load.wait_for(200, count=500, timeout=300)
+            load.wait_for(200, count=300, timeout=600)
         since = machine.run(f"systemctl show -P ActiveEnterTimestamp {POOL[0]}").output.strip()
         self.assertNotIn("SYS", machine.run(f"journalctl -u 'keys-fcgi@*' --since '{since}' -p warning").output)
         # And the filter bites: without a call that every process makes, none starts.
