@@ -14,6 +14,7 @@ PREFIX       ?= /usr/local
 DESTDIR      ?=
 PKG_CONFIG   ?= pkg-config
 FUZZ_SECONDS ?= 60
+SEEDS        ?= 100000
 STACK        ?= build/stack
 PORT         ?= 8443
 
@@ -78,7 +79,7 @@ LIBS      := -lfcgi -lpq -lcrypto
 HANDLER   := $(wildcard handler/*.cc handler/*/*.cc)
 UNIT      := $(wildcard tests/unit/*.cc tests/unit/*/*.cc)
 FUZZERS   := $(wildcard tests/fuzz/*_fuzz.cc)
-SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc tests/bench/*.cc)
+SOURCES   := $(HANDLER) $(UNIT) $(wildcard tests/fuzz/*.cc tests/bench/*.cc tests/simulation/*.cc)
 HEADERS   := $(wildcard handler/*.h handler/*/*.h tests/*/*.h tests/*/*/*.h)
 GENERATED := build/generated/list_keys_sql.h build/generated/version.h
 OBJECTS    = $(SOURCES:%.cc=$(OUT)/obj/%.o)
@@ -109,12 +110,12 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
-.PHONY: all binaries toolchain run up down test test-unit test-faults test-tls test-failover test-browser test-arm64 \
+.PHONY: all binaries toolchain run up down test test-unit simulate test-faults test-tls test-failover test-browser test-arm64 \
         test-bare test-boot ci bench install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
-binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(OUT)/pure-path $(REPLAYS) ## build the handler and all test programs
+binaries: $(OUT)/keys-fcgi $(OUT)/unit-tests $(OUT)/simulation $(OUT)/pure-path $(REPLAYS) ## build the handler and all test programs
 
 ## Running
 
@@ -143,6 +144,11 @@ test-unit: ## the unit tests alone
 	tools/install-packages --check build
 	$(LOCKED) $(MAKE) $(OUT)/unit-tests
 	tests/run unit
+
+simulate: ## play SEEDS (100000) random schedules against the batcher; `build/simulation SEED` tells one
+	tools/install-packages --check build
+	$(LOCKED) $(MAKE) $(OUT)/simulation
+	$(OUT)/simulation 1 $(SEEDS)
 
 test-faults: ## the fault tests alone: databases, processes and clients that fail; writes tests/faults/RESULTS.md
 	tools/install-packages --check build run test
@@ -238,6 +244,10 @@ $(OUT)/keys-fcgi: $(OUT)/obj/handler/main.o $(LIBRARY)
 	$(LINK) -o $@ $^ $(LIBS)
 
 $(OUT)/unit-tests: $(UNIT:%.cc=$(OUT)/obj/%.o) $(LIBRARY)
+	$(call say,LINK   ,$@)
+	$(LINK) -o $@ $^ $(LIBS)
+
+$(OUT)/simulation: $(OUT)/obj/tests/simulation/simulation.o $(LIBRARY)
 	$(call say,LINK   ,$@)
 	$(LINK) -o $@ $^ $(LIBS)
 

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import random
 import re
 import subprocess
 import time
@@ -32,8 +33,7 @@ class Connections(DatabaseFaults):
             client = Client(stack.url, stack.cacert, user.token)
             answers = [client.ask() for _ in range(20)]
             client.close()
-            self.assertLessEqual(len([one for one in answers if one.status == 503]), 1)
-            self.assertEqual([one for one in answers if one.status not in (200, 503)], [])
+            self.assertEqual({one.status for one in answers}, {200})
 
     def test_a_request_whose_backend_was_terminated_counts_once(self):
         someone = User(stack, tier="pro")
@@ -42,41 +42,6 @@ class Connections(DatabaseFaults):
         answers = [someone.get().status for _ in range(4)]
         self.assertEqual(answers, [200] * 4)
         self.assertEqual(someone.counts("minute_count"), "5")
-
-    def test_backends_terminated_again_and_again_under_load_lose_no_request(self):
-        with self.load() as load:
-            load.wait_for(200)
-            for _ in range(5):
-                self.end_backends()
-                load.wait_for(200)
-            mended = time.monotonic()
-            self.recovered(load, "backends terminated", mended)
-        self.assertEqual(load.lost, [])
-
-    def test_a_fast_restart_under_load_shows_as_json_503s_only(self):
-        self.restart("fast")
-
-    def test_an_immediate_restart_under_load_shows_as_json_503s_only(self):
-        self.restart("immediate")
-
-    def restart(self, mode):
-        mark = self.mark()
-        with self.load() as load:
-            load.wait_for(200)
-            stack.pg_ctl("restart", "-m", mode)
-            self.recovered(load, f"pg_ctl restart -m {mode}", time.monotonic())
-        self.assertEqual(load.lost, [])
-        self.only_transitions_since(mark)
-
-    def test_a_database_that_restarts_five_times_in_one_load_is_followed_and_logged_by_transitions(self):
-        mark = self.mark()
-        with self.load() as load:
-            for mode in ("fast", "immediate", "fast", "immediate", "fast"):
-                load.wait_for(200)
-                stack.pg_ctl("restart", "-m", mode)
-            self.recovered(load, "five restarts", time.monotonic())
-        self.assertEqual(load.lost, [])
-        self.only_transitions_since(mark, outages=5)
 
     def test_while_stopped_every_answer_is_a_quick_503_and_it_recovers_alone(self):
         mark = self.mark()
@@ -121,7 +86,7 @@ class Connections(DatabaseFaults):
                 self.recovered(load, "connection slots full", time.monotonic())
         finally:
             stack.psql("ALTER ROLE keys_runtime CONNECTION LIMIT -1")
-        self.logged("database_unreachable sqlstate=53300 .*too many connections")
+        self.logged("database_unreachable server=[^ ]* sqlstate=53300 .*too many connections")
 
     def test_a_login_without_the_password_that_is_asked_for_shows_as_503(self):
         with self.load() as load:
@@ -151,6 +116,64 @@ class Connections(DatabaseFaults):
         stray = [text for text in stack.handler_log().splitlines() if not line.fullmatch(text)]
         self.assertEqual(stray, [])
         self.assertNotIn(user.token, stack.handler_log())
+
+
+class RidingThrough(DatabaseFaults):
+    """An outage shorter than a request's deadline is nobody's error: it waits, and is answered 200."""
+
+    @classmethod
+    def setUpClass(cls):
+        # A deadline that a restart stays below on a busy machine, and below the time that nginx waits.
+        cls.stack = cls.enterClassContext(Stack({"KEYS_DEADLINE_MS": "4000"}))
+        lift_limits(cls.stack)
+        cls.user = User(cls.stack, tier="pro", keys=2)
+
+    @contextlib.contextmanager
+    def all_are_200(self, fault):
+        mark = self.mark()
+        with Load(self.stack, self.user.token, clients=16, pause=0.002, timeout=60) as load:
+            load.wait_for(200)
+            yield load
+            mended = time.monotonic()
+            load.wait_for(200, count=50, timeout=60)
+            lag = time.monotonic() - mended
+        self.assertEqual(load.lost, [])
+        self.assertEqual(load.statuses().keys(), {200})
+        longest = max(answer.took for answer in load.answers)
+        seen = f"{len(load.answers)} of {len(load.answers)} are 200, longest {longest * 1000:.0f} ms"
+        report(fault, seen, lag)
+        return mark
+
+    def test_a_restart_under_load_is_waited_for(self):
+        for mode in ("fast", "immediate"):
+            with self.subTest(mode), self.all_are_200(f"pg_ctl restart -m {mode}"):
+                mark = self.mark()
+                self.stack.pg_ctl("restart", "-m", mode)
+            self.only_transitions_since(mark)
+
+    def test_five_restarts_in_a_row_are_waited_for_and_logged_by_transitions(self):
+        mark = self.mark()
+        with self.all_are_200("five restarts") as load:
+            for mode in ("fast", "immediate", "fast", "immediate", "fast"):
+                load.wait_for(200, timeout=60)
+                self.stack.pg_ctl("restart", "-m", mode)
+        self.only_transitions_since(mark, outages=5)
+
+    def test_backends_terminated_in_any_rhythm_lose_no_request(self):
+        rhythm = random.Random(17)
+        with self.all_are_200("backends terminated 30 times") as load:
+            for _ in range(30):
+                self.end_backends()
+                time.sleep(rhythm.choice((0, 0, 0.01, 0.05, 0.2)))
+            load.wait_for(200)
+
+    def test_a_cancelled_statement_is_sent_again(self):
+        with self.all_are_200("statements cancelled 100 times"):
+            for _ in range(100):
+                self.stack.psql(
+                    "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity"
+                    " WHERE usename = 'keys_runtime' AND state = 'active'"
+                )
 
 
 class Statements(DatabaseFaults):

@@ -1,0 +1,483 @@
+// Plays random schedules against the real LookupBatcher, LookupQueue and ReconnectPolicy, on a
+// simulated connection, server and clock.
+//
+//   simulation FIRST COUNT   the schedules of COUNT seeds from FIRST on; `N passed, N failed`
+//   simulation SEED          one schedule, told step by step
+//
+// This file defines PgConnection and Result anew, which replaces those of the library: nothing else
+// knows libpq. Held at each step: every request is answered exactly once, none after its deadline
+// and a tick, none with another's row; grants never exceed what the server counted; the circuit is
+// open while an outage has lasted a deadline, and closed otherwise. Where a poison lookup is all
+// that is wrong, nobody else's request fails; where all is well again, requests are answered.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <random>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "handler/base/log.h"
+#include "handler/database/lookup_batcher.h"
+
+struct pg_result {
+  std::string sqlstate;  // of an error
+  bool is_error = false;
+  std::vector<std::vector<std::string>> rows;
+};
+struct pg_conn {};
+
+namespace keys {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kDeadline{2000};
+constexpr milliseconds kTick{1};
+constexpr int kLimit = 12;  // grants per user of a schedule
+
+std::string BigEndian(uint64_t value, int bytes) {
+  std::string text;
+  for (int i = bytes - 1; i >= 0; --i) text += static_cast<char>(value >> 8 * i & 0xFF);
+  return text;
+}
+
+Uuid Id(int number) {
+  Uuid uuid;
+  uuid.bytes[15] = static_cast<unsigned char>(number);
+  return uuid;
+}
+
+// What comes back over a connection: a result with its Sync, or the end.
+struct Reply {
+  Clock::time_point at;
+  bool is_end = false;
+  pg_result result = {};
+};
+
+// The server's side of a connection.
+struct Session {
+  enum class Phase { kConnecting, kOpen, kClosed };
+  Phase phase = Phase::kConnecting;
+  Clock::time_point connected_at;
+  std::deque<Reply> replies;
+  std::string announced;
+};
+
+// The server, and the schedule's random choices.
+class World {
+ public:
+  explicit World(uint64_t seed, bool is_verbose) : random(seed), verbose(is_verbose) {
+    poison_only = Chance(10);
+    if (poison_only || Chance(5)) poison_user = 1;
+    users = 2 + Below(5);
+  }
+
+  bool Chance(int one_in) { return Below(one_in) == 0; }
+  int Below(int bound) { return static_cast<int>(random() % static_cast<unsigned>(bound)); }
+
+  bool is_calm() const { return poison_only || is_over; }
+  bool IsDead(const Uuid& session) const { return session.bytes[15] % 5 == 4; }
+
+  void Say(const std::string& what) const {
+    if (verbose) {
+      const auto at = std::chrono::duration_cast<milliseconds>(now - kStart).count();
+      std::printf("%6lld ms  %s\n", static_cast<long long>(at), what.c_str());
+    }
+  }
+
+  // Whether an attempt to connect that begins now succeeds, and when it is over.
+  void Accept(Session& session) {
+    session.connected_at = now + milliseconds(is_frozen ? 100000 : 1 + Below(20));
+  }
+
+  // The connection ends: with a word of the server's, or without one.
+  void End(Session& session, const std::string& sqlstate) {
+    if (session.phase == Session::Phase::kClosed) return;
+    std::erase_if(session.replies, [&](const Reply& reply) { return reply.at > now; });
+    if (!sqlstate.empty() && Chance(2)) {
+      session.announced = sqlstate;  // as a notice, of which libpq makes no result
+      session.replies.push_back({.at = now, .is_end = true});
+    } else {
+      session.replies.push_back({.at = now,
+                                 .is_end = true,
+                                 .result = {.sqlstate = sqlstate, .is_error = true, .rows = {}}});
+    }
+    session.phase = Session::Phase::kClosed;
+  }
+
+  void EndAll(const std::string& sqlstate) {
+    for (auto& [connection, session] : sessions) {
+      if (session.phase == Session::Phase::kOpen) End(session, sqlstate);
+    }
+  }
+
+  void Execute(Session& session, const std::vector<Lookup>& lookups) {
+    const bool has_poison = std::any_of(lookups.begin(), lookups.end(), [&](const Lookup& lookup) {
+      return lookup.user == Id(poison_user);
+    });
+    if (has_poison) return End(session, "");
+    if (!is_calm() && Chance(12)) {
+      static constexpr const char* kErrors[] = {"26000", "0A000", "40001", "40P01", "53100",
+                                                "55P03", "57014", "42501", "XX000", "25006"};
+      const std::string sqlstate = kErrors[Below(std::size(kErrors))];
+      Say("statement fails " + sqlstate);
+      session.replies.push_back({.at = now + milliseconds(Below(300)),
+                                 .result = {.sqlstate = sqlstate, .is_error = true, .rows = {}}});
+      return;
+    }
+    Reply reply{.at =
+                    now + milliseconds(is_calm() ? 1 + Below(20) : Below(Chance(20) ? 3000 : 30))};
+    for (const Lookup& lookup : lookups) {
+      if (IsDead(lookup.session)) continue;
+      const int wanted = static_cast<int>(lookup.waiters.size());
+      int& used = counted[lookup.user.bytes[15]];
+      const int granted = std::min(wanted, kLimit - used);
+      used += granted;
+      reply.result.rows.push_back(RowOf(lookup.user, granted, used));
+    }
+    session.replies.push_back(std::move(reply));
+    if (!is_calm() && Chance(40)) End(session, Chance(2) ? "57P01" : "");  // it was counted
+  }
+
+  static std::vector<std::string> RowOf(const Uuid& user, int granted, int used) {
+    const std::string none = BigEndian(0, 4) + BigEndian(0, 4) + BigEndian(2249, 4);
+    const auto count = static_cast<uint64_t>(used);
+    return {std::string(reinterpret_cast<const char*>(user.bytes.data()), user.bytes.size()),
+            BigEndian(static_cast<uint64_t>(granted), 4),
+            BigEndian(kLimit, 4),
+            BigEndian(count, 4),
+            BigEndian(60000000, 8),
+            BigEndian(1000, 4),
+            BigEndian(count, 4),
+            BigEndian(86400000000, 8),
+            BigEndian(0, 8),
+            none,
+            none};
+  }
+
+  static constexpr Clock::time_point kStart{std::chrono::hours(1)};
+  std::mt19937_64 random;
+  bool verbose;
+  Clock::time_point now = kStart;
+  bool is_down = false, is_frozen = false, is_read_only = false;
+  bool poison_only = false;
+  bool is_over = false;  // nothing goes wrong from now on
+  int poison_user = 0;
+  int users = 2;
+  std::map<int, int> counted;  // by user
+  std::map<const PgConnection*, Session> sessions;
+};
+
+World* world = nullptr;
+
+}  // namespace
+
+// --- libpq's side, simulated ---------------------------------------------------------------------
+
+Row::Row(const pg_result* result, int row) : result_(result), row_(row) {}
+int Row::columns() const {
+  return static_cast<int>(result_->rows[static_cast<size_t>(row_)].size());
+}
+std::string_view Row::Bytes(int column) const {
+  return result_->rows[static_cast<size_t>(row_)][static_cast<size_t>(column)];
+}
+size_t Row::length() const {
+  return 100;
+}
+void Result::Clear::operator()(pg_result* result) const {
+  delete result;
+}
+bool Result::is_good() const {
+  return !result_->is_error;
+}
+int Result::rows() const {
+  return static_cast<int>(result_->rows.size());
+}
+size_t Result::memory() const {
+  return 1000;
+}
+std::string Result::sqlstate() const {
+  return result_ ? result_->sqlstate : "";
+}
+std::string Result::Message() const {
+  return "simulated";
+}
+std::string OneLine(const char* message) {
+  return message;
+}
+std::string_view SqlStateIn(std::string_view message) {
+  return message.substr(0, 5) == "57P03" ? message.substr(0, 5) : std::string_view();
+}
+
+PgConnection::PgConnection(const Conninfo&, size_t, int epoll, uint64_t tag)
+    : epoll_(epoll), tag_(tag) {
+  world->Accept(world->sessions[this]);
+}
+PgConnection::~PgConnection() {
+  world->sessions.erase(this);
+}
+void PgConnection::Close::operator()(pg_conn*) const {}
+
+PgConnection::Progress PgConnection::Continue() {
+  Session& session = world->sessions.at(this);
+  if (world->is_frozen || world->now < session.connected_at) return Progress::kUnderWay;
+  if (world->is_down) return Progress::kFailed;
+  session.phase = Session::Phase::kOpen;
+  return Progress::kDone;
+}
+bool PgConnection::Configure(milliseconds, milliseconds, milliseconds) {
+  pg_result row;
+  row.rows = {{world->is_read_only ? "on" : "off"}};
+  world->sessions.at(this).replies.push_back({.at = world->now + milliseconds(1), .result = row});
+  return true;
+}
+bool PgConnection::Prepare(int, const std::string&) {
+  world->sessions.at(this).replies.push_back({.at = world->now + milliseconds(1)});
+  return true;
+}
+bool PgConnection::Send(int, const std::vector<Lookup>& lookups) {
+  Session& session = world->sessions.at(this);
+  if (session.phase == Session::Phase::kOpen) world->Execute(session, lookups);
+  return true;
+}
+bool PgConnection::Receive() {
+  return true;
+}
+PgConnection::Next PgConnection::TakeResult(Result& result) {
+  Session& session = world->sessions.at(this);
+  if (world->is_frozen || session.replies.empty() || session.replies.front().at > world->now) {
+    return Next::kNothing;
+  }
+  const Reply reply = session.replies.front();
+  session.replies.pop_front();
+  announced_end_ = session.announced;
+  result = Result(new pg_result(reply.result));
+  return reply.is_end ? Next::kEnd : Next::kResult;
+}
+std::string PgConnection::server() const {
+  return "simulated";
+}
+std::string PgConnection::Message() const {
+  return world->is_down ? "57P03" : "";
+}
+
+// --- the schedule --------------------------------------------------------------------------------
+
+namespace {
+
+struct Asked {
+  int user = 0;
+  Uuid session;
+  Clock::time_point deadline;
+  bool is_open = true;  // neither answered nor cancelled
+};
+
+class Schedule {
+ public:
+  Schedule(uint64_t seed, bool verbose) : world_(seed, verbose) {
+    world = &world_;
+    batcher_.emplace(
+        LookupBatcher::Options{.url = "host=/simulated",
+                               .sql = "",
+                               .deadline = kDeadline,
+                               .seed = static_cast<uint32_t>(seed)},
+        [this](std::span<const Waiter> waiters, const LookupResult& result) {
+          OnAnswer(waiters, result);
+        },
+        world_.now);
+  }
+
+  void Play() {
+    for (int step = 0; step < 250; ++step) {
+      if (!world_.poison_only) Disturb();
+      for (int burst = world_.Below(4); burst > 0; --burst) Ask(1 + world_.Below(world_.users));
+      if (world_.Chance(15)) Cancel();
+      PassTime(milliseconds(world_.Below(world_.Chance(10) ? 600 : 40)));
+    }
+    Heal();
+    world_.is_over = true;
+    PassTime(3 * kDeadline);
+    for (const auto& [id, asked] : asked_) Require(!asked.is_open, "a request was never answered");
+    Require(batcher_->connected() && batcher_->queue().empty(), "it does not recover");
+    const int fresh = world_.users + 1;
+    Ask(fresh, 1);
+    PassTime(kDeadline);
+    Require(granted_[fresh] == 1, "all is well, and a request is refused");
+  }
+
+ private:
+  static void Require(bool holds, const char* what) {
+    if (!holds) throw std::logic_error(what);
+  }
+
+  void Disturb() {
+    switch (world_.Below(40)) {
+      case 0:
+        world_.Say("server ends every connection");
+        world_.EndAll(world_.Chance(2) ? "57P01" : "");
+        break;
+      case 1:
+        world_.Say("server goes down");
+        if (!world_.is_down) outage_began_ = world_.now;
+        world_.is_down = true;
+        world_.EndAll(world_.Chance(2) ? "57P01" : "");
+        break;
+      case 2:
+        world_.Say("server freezes");
+        outage_began_ = world_.now;
+        world_.is_frozen = true;
+        break;
+      case 3:
+        world_.Say("server is read-only");
+        world_.is_read_only = true;
+        world_.EndAll("57P01");
+        break;
+      case 4:
+      case 5:
+      case 6:
+        Heal();
+        break;
+      default:
+        break;
+    }
+  }
+
+  void Heal() {
+    if (world_.is_down || world_.is_frozen || world_.is_read_only) world_.Say("server is well");
+    outage_began_ = world_.now;
+    world_.is_down = world_.is_frozen = world_.is_read_only = false;
+  }
+
+  void Ask(int user, int session = 0) {
+    const uint64_t id = ++last_id_;
+    Asked& asked = asked_[id];
+    asked.user = user;
+    asked.session = Id(session != 0 ? session : world_.Below(8));
+    asked.deadline = world_.now + kDeadline;
+    const bool is_refused = batcher_->circuit_is_open(world_.now);
+    batcher_->Submit(id, Id(user), asked.session, world_.now);
+    Require(is_refused != asked_.at(id).is_open,
+            "an open circuit refuses at once, a closed one not");
+    const bool is_long =
+        world_.is_down && !world_.is_frozen && world_.now - outage_began_ > kDeadline + kTick;
+    Require(!is_long || is_refused, "the circuit is closed after an outage of a whole deadline");
+  }
+
+  void Cancel() {
+    for (auto& [id, asked] : asked_) {
+      if (!asked.is_open) continue;
+      asked.is_open = false;
+      batcher_->Cancel(id);
+      return;
+    }
+  }
+
+  // To each moment at which something happens, as the event loop does.
+  void PassTime(Clock::duration time) {
+    const Clock::time_point until = world_.now + time;
+    for (int turns = 0;; ++turns) {
+      Require(turns < 100000, "it spins");
+      for (bool more = true; more;) {
+        more = HasNews();
+        if (more) batcher_->OnEvent(world_.now);
+      }
+      batcher_->OnTime(world_.now);
+      batcher_->Send(world_.now);
+      CheckDeadlines();
+      if (HasNews()) continue;
+      const Clock::time_point next =
+          std::max(std::min({batcher_->NextTime(), NextNews(), until}), world_.now + kTick);
+      if (next > until) break;
+      world_.now = next;
+    }
+    world_.now = until;
+  }
+
+  bool HasNews() const { return NextNews() <= world_.now && !world_.is_frozen; }
+
+  Clock::time_point NextNews() const {
+    Clock::time_point next = Clock::time_point::max();
+    if (world_.is_frozen) return next;
+    for (const auto& [connection, session] : world_.sessions) {
+      if (session.phase == Session::Phase::kConnecting) next = std::min(next, session.connected_at);
+      if (!session.replies.empty()) next = std::min(next, session.replies.front().at);
+    }
+    return next;
+  }
+
+  void CheckDeadlines() const {
+    for (const auto& [id, asked] : asked_) {
+      Require(!asked.is_open || world_.now <= asked.deadline + kTick, "an answer is late");
+    }
+  }
+
+  void OnAnswer(std::span<const Waiter> waiters, const LookupResult& result) {
+    for (size_t position = 0; position < waiters.size(); ++position) {
+      if (waiters[position].gone) continue;
+      const auto found = asked_.find(waiters[position].request);
+      Require(found != asked_.end(), "an answer to nobody");
+      Asked& asked = found->second;
+      Require(asked.is_open, "a second answer, or one to a client that left");
+      asked.is_open = false;
+      const bool is_poison = asked.user == world_.poison_user;
+      if (result.fault != DatabaseFault::kNone) {
+        Require(!world_.poison_only || is_poison, "a poison lookup harms a neighbour");
+      } else if (result.list == nullptr) {
+        Require(world_.IsDead(asked.session), "a live session is called ended");
+      } else {
+        Require(result.list->user == Id(asked.user), "another's row");
+        if (position < static_cast<size_t>(result.list->granted)) {
+          Require(!world_.IsDead(asked.session), "an ended session is granted");
+          Require(++granted_[asked.user] <= world_.counted[asked.user],
+                  "more granted than counted");
+        }
+      }
+    }
+  }
+
+  World world_;
+  std::optional<LookupBatcher> batcher_;
+  std::map<uint64_t, Asked> asked_;
+  std::map<int, int> granted_;  // 200s, by user
+  uint64_t last_id_ = 0;
+  Clock::time_point outage_began_{};
+};
+
+bool Plays(uint64_t seed, bool verbose) {
+  try {
+    Schedule(seed, verbose).Play();
+    return true;
+  } catch (const std::logic_error& broken) {
+    std::printf("seed %llu: %s (simulation %llu tells its steps)\n",
+                static_cast<unsigned long long>(seed), broken.what(),
+                static_cast<unsigned long long>(seed));
+    return false;
+  }
+}
+
+}  // namespace
+}  // namespace keys
+
+int main(int argc, char** argv) {
+  if (argc != 2 && argc != 3) {
+    std::fprintf(stderr, "usage: simulation FIRST COUNT | simulation SEED\n");
+    return 2;
+  }
+  const uint64_t first = std::strtoull(argv[1], nullptr, 10);
+  const uint64_t count = argc == 3 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  // What the batcher logs is told with the steps only.
+  if (argc == 3 && std::freopen("/dev/null", "w", stderr) == nullptr) return 2;
+  uint64_t failed = 0;
+  for (uint64_t seed = first; seed < first + count; ++seed) {
+    if (!keys::Plays(seed, argc == 2)) ++failed;
+  }
+  if (argc == 2) keys::FlushLog();
+  std::printf("%llu passed, %llu failed\n", static_cast<unsigned long long>(count - failed),
+              static_cast<unsigned long long>(failed));
+  return failed == 0 ? 0 : 1;
+}
