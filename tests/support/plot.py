@@ -30,7 +30,7 @@ def timeline(path, title, panels, marks=()):
     """
     xs = [x for panel in panels for points in panel["series"].values() for x, _ in points]
     end = max([*xs, *(to for _, to, _ in marks), 1])
-    height = 60 + PANEL_HEIGHT * len(panels) + (60 if marks else 0)
+    height = 40 + PANEL_HEIGHT * len(panels) + (30 if marks else 0)
     script = [
         *_head(path, height),
         f"set multiplot layout {len(panels)},1 title {_text(title)} font ',14' offset 0,-0.3",
@@ -41,7 +41,7 @@ def timeline(path, title, panels, marks=()):
     ]
     for number, panel in enumerate(panels):
         if number == 0:
-            script += [f"set tmargin {6 if marks else 3}", *_marks(marks, named=True)]
+            script += [f"set tmargin {5 if marks else 3}", *_marks(marks, named=True)]
         else:
             script += ["set tmargin 1", "unset object", "unset label", *_marks(marks, named=False)]
         last = number == len(panels) - 1
