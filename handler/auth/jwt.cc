@@ -194,8 +194,9 @@ std::optional<TokenRefusal> CheckTime(const Claims& claims, const TokenPolicy& p
 std::optional<UnixTime> ParseNumericDate(std::string_view number) {
   if (number.size() > kMaxNumericDateLength) return std::nullopt;
   double seconds = 0;
-  const char* const end = number.data() + number.size();
-  const auto [stopped, error] = std::from_chars(number.data(), end, seconds);
+  const char* const begin = number.data();
+  const char* const end = begin + number.size();
+  const auto [stopped, error] = std::from_chars(begin, end, seconds);
   if (error != std::errc() || stopped != end || !(std::abs(seconds) < kMaxNumericDate)) {
     return std::nullopt;
   }
