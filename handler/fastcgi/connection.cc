@@ -3,47 +3,102 @@
 #include <fcgiapp.h>
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cerrno>
 #include <cstring>
 
 #include "handler/base/log.h"
 #include "handler/fastcgi/request_frame.h"
+#include "handler/fastcgi/response_frame.h"
 
 namespace keys {
 
 struct FastCgi::Connection {
   int fd = -1;
-  uint32_t serial = 0;  // tells this connection from an earlier one on the same fd
+  uint64_t tag = 0;  // tells this connection from an earlier one on the same fd
   State state = State::kIdle;
-  Clock::time_point since{};        // of the state; kSending: of the last progress
-  Clock::time_point answered_at{};  // kSending
-  bool used = false;                // a request has come over it
-  bool close_after = false;         // the peer does not keep the connection
-  RequestId tag() const { return RequestId{serial} << 32 | static_cast<uint32_t>(fd); }
-  FCGX_Request request{};
-  int memory_file = -1;
-  off_t sent = 0;
+  Clock::time_point since{};  // of the state; kSending: of the last progress
+  bool used = false;          // a request has come over it
+  bool close_after = false;   // the peer does not keep the connection
+
+  // kAnswering, kSending
+  RequestId request = 0;
+  uint16_t fcgi_id = 0;  // the peer's number of it
+
+  // kSending
+  Clock::time_point answered_at{};
+  std::string text;                          // the head, and the body if it has no owner
+  std::shared_ptr<const std::string> owner;  // of the body
+  std::string_view head;
+  std::string_view body;
+  size_t sent = 0;
+  size_t unsent = 0;
 };
 
 namespace {
 
 constexpr uint32_t kConnectionEvents = EPOLLIN | EPOLLRDHUP | EPOLLET;
-constexpr size_t kSpareDescriptors = 32;  // database, key files, memory files, …
+constexpr size_t kSpareDescriptors = 32;  // database, key files, …
 constexpr size_t kMaxConnections = 4096;
 
-std::string_view Parameter(const FCGX_Request& request, const char* name) {
-  const char* const value = FCGX_GetParam(name, request.envp);
-  return value == nullptr ? std::string_view{} : value;
+// libfcgi's part of a request, and all that touches what fcgiapp.h calls private: `ipcFd`,
+// `keepConnection`, `detached`. tests/unit/fastcgi and tests/faults would notice a library that
+// took them differently.
+class LibfcgiRequest {
+ public:
+  // Parses the request whose bytes have all come over `fd`, which stays open, unless they are no
+  // good: then libfcgi has closed it. A body is read and dropped.
+  explicit LibfcgiRequest(int fd) {
+    FCGX_InitRequest(&request_, -1, 0);
+    request_.ipcFd = fd;
+    request_.keepConnection = 1;  // nothing is closed before it is parsed
+    request_.detached = 1;        // should libfcgi close it after all, it does not linger
+    is_good_ = FCGX_Accept_r(&request_) == 0;
+    if (!is_good_) return;
+    char dropped[4096];
+    while (FCGX_GetStr(dropped, sizeof dropped, request_.in) > 0) {
+    }
+  }
+  ~LibfcgiRequest() { FCGX_Free(&request_, 0); }  // writes nothing, closes nothing
+  LibfcgiRequest(const LibfcgiRequest&) = delete;
+  LibfcgiRequest& operator=(const LibfcgiRequest&) = delete;
+
+  bool is_good() const { return is_good_; }
+  bool keeps_connection() const { return request_.keepConnection != 0; }
+  uint16_t id() const { return static_cast<uint16_t>(request_.requestId); }
+  std::string_view Parameter(const char* name) const {  // valid as long as this
+    const char* const value = FCGX_GetParam(name, request_.envp);
+    return value == nullptr ? std::string_view{} : value;
+  }
+
+ private:
+  FCGX_Request request_;
+  bool is_good_ = false;
+};
+
+// Writes what is left of a response, as much as the socket takes. False: the peer is gone.
+bool Write(int fd, ResponseFrame& frame, size_t& sent) {
+  while (sent < frame.size()) {
+    const std::span<const iovec> pieces = frame.Pieces(sent);
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(pieces.data());
+    message.msg_iovlen = pieces.size();
+    const ssize_t count = sendmsg(fd, &message, MSG_NOSIGNAL);
+    if (count >= 0) {
+      sent += static_cast<size_t>(count);
+    } else if (errno != EINTR) {
+      return errno == EAGAIN;
+    }
+  }
+  return true;
 }
 
-size_t MostConnections() {
+size_t MaxConnections() {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
   const auto descriptors = static_cast<size_t>(limit.rlim_cur);
@@ -59,7 +114,7 @@ FastCgi::FastCgi(int listener, int epoll, uint64_t listener_tag, Events events, 
       listener_tag_(listener_tag),
       events_(std::move(events)),
       metrics_(metrics),
-      most_connections_(MostConnections()),
+      max_connections_(MaxConnections()),
       peeked_(kMaxRequestLength + 1) {
   FCGX_Init();  // installs signal handlers, which server.cc takes back
   fcntl(listener_, F_SETFL, fcntl(listener_, F_GETFL) | O_NONBLOCK);
@@ -89,34 +144,47 @@ void FastCgi::Accept(Clock::time_point now) {
     }
     return;
   }
-  const auto place = static_cast<size_t>(fd);
-  if (by_fd_.size() <= place) by_fd_.resize(place + 1);
-  if (!by_fd_[place]) by_fd_[place] = std::make_unique<Connection>();
-  Connection& connection = *by_fd_[place];
+  const auto position = static_cast<size_t>(fd);
+  if (by_fd_.size() <= position) by_fd_.resize(position + 1);
+  if (!by_fd_[position]) by_fd_[position] = std::make_unique<Connection>();
+  Connection& connection = *by_fd_[position];
   connection.fd = fd;
-  if (++last_serial_ == 0) ++last_serial_;
-  connection.serial = last_serial_;
+  connection.tag = NewTag(fd);
   connection.state = State::kIdle;
   connection.since = now;
   connection.used = false;
-  FCGX_InitRequest(&connection.request, -1, 0);
   ++connections_;
-  epoll_event event{.events = kConnectionEvents, .data = {.u64 = connection.tag()}};
-  epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event);
-  if (connections_ >= most_connections_) {
+  Watch(connection, EPOLL_CTL_ADD, kConnectionEvents);
+  if (connections_ >= max_connections_) {
     Log(Level::kWarning, "accept_paused", {{"reason", "as many connections as descriptors allow"}});
     SetAccepting(false);
   }
 }
 
-FastCgi::Connection* FastCgi::Find(RequestId tag) {
+uint64_t FastCgi::NewTag(int fd) {
+  if (++last_serial_ == 0) ++last_serial_;
+  return uint64_t{last_serial_} << 32 | static_cast<uint32_t>(fd);
+}
+
+void FastCgi::Watch(const Connection& connection, int operation, uint32_t events) {
+  epoll_event event{.events = events, .data = {.u64 = connection.tag}};
+  epoll_ctl(epoll_, operation, connection.fd, &event);
+}
+
+FastCgi::Connection* FastCgi::FindConnection(uint64_t tag) {
   const uint64_t fd = tag & 0xFFFFFFFF;
   if (fd >= by_fd_.size() || !by_fd_[fd] || by_fd_[fd]->fd < 0) return nullptr;
-  return by_fd_[fd]->tag() == tag ? by_fd_[fd].get() : nullptr;
+  return by_fd_[fd]->tag == tag ? by_fd_[fd].get() : nullptr;
+}
+
+FastCgi::Connection* FastCgi::FindRequest(RequestId id) {
+  const uint64_t fd = id & 0xFFFFFFFF;
+  if (fd >= by_fd_.size() || !by_fd_[fd] || by_fd_[fd]->state != State::kAnswering) return nullptr;
+  return by_fd_[fd]->request == id ? by_fd_[fd].get() : nullptr;
 }
 
 void FastCgi::OnEvent(uint64_t tag, uint32_t events, Clock::time_point now) {
-  Connection* const connection = Find(tag);
+  Connection* const connection = FindConnection(tag);
   if (connection == nullptr) return;  // closed earlier in this turn
   const bool is_gone = (events & (EPOLLHUP | EPOLLERR)) != 0;
   switch (connection->state) {
@@ -133,11 +201,12 @@ void FastCgi::OnEvent(uint64_t tag, uint32_t events, Clock::time_point now) {
       }
       break;
     case State::kAnswering:
-      // Anything but its going is a second request before the first is answered: not ours to read.
+      // Other input is a pipelined request, which we do not support; leave it unread.
       if (is_gone) {
         metrics_.Add(Counter::kClientsGone);
-        events_.gone(tag);
+        const RequestId gone = connection->request;
         Close(*connection);
+        events_.gone(gone);
       }
       break;
     case State::kSending:
@@ -177,11 +246,8 @@ void FastCgi::Read(Connection& connection, Clock::time_point now) {
 
 // All bytes of a request are there: libfcgi parses them without waiting.
 void FastCgi::Serve(Connection& connection, Clock::time_point now) {
-  FCGX_Request& fcgi = connection.request;
-  fcgi.ipcFd = connection.fd;
-  fcgi.keepConnection = 1;          // nothing is closed before it is parsed
-  fcgi.detached = 1;                // should libfcgi close it after all, it does not linger
-  if (FCGX_Accept_r(&fcgi) != 0) {  // it has closed the descriptor
+  const LibfcgiRequest parsed(connection.fd);
+  if (!parsed.is_good()) {
     metrics_.Add(Counter::kProtocolErrors);
     Log(Level::kWarning, "fastcgi_malformed", {{"bytes", int64_t{0}}});
     connection.fd = -1;
@@ -189,110 +255,102 @@ void FastCgi::Serve(Connection& connection, Clock::time_point now) {
     return;
   }
   connection.used = true;
-  connection.close_after = fcgi.keepConnection == 0;
-  fcgi.keepConnection = 1;  // this file closes
-  char discarded[4096];
-  while (FCGX_GetStr(discarded, sizeof discarded, fcgi.in) > 0) {
-  }
+  connection.close_after = !parsed.keeps_connection();
   connection.state = State::kAnswering;
   connection.since = now;
+  connection.request = NewTag(connection.fd);
+  connection.fcgi_id = parsed.id();
   const Request request{
-      .method = Parameter(fcgi, "REQUEST_METHOD"),
-      .cookie = Parameter(fcgi, "HTTP_COOKIE"),
-      .sec_fetch_site = Parameter(fcgi, "HTTP_SEC_FETCH_SITE"),
-      .request_id = Parameter(fcgi, "REQUEST_ID"),
-      .has_api_key = !Parameter(fcgi, "KEYS_API_KEY_SIGN").empty(),
-      .status_page = Parameter(fcgi, "KEYS_STATUS_PAGE"),
+      .method = parsed.Parameter("REQUEST_METHOD"),
+      .cookie = parsed.Parameter("HTTP_COOKIE"),
+      .sec_fetch_site = parsed.Parameter("HTTP_SEC_FETCH_SITE"),
+      .request_id = parsed.Parameter("REQUEST_ID"),
+      .has_api_key = !parsed.Parameter("KEYS_API_KEY_SIGN").empty(),
+      .status_page = parsed.Parameter("KEYS_STATUS_PAGE"),
   };
-  events_.request(connection.tag(), request);
+  events_.request(connection.request, request);
 }
 
-void FastCgi::Respond(RequestId ticket, std::string_view cgi_response, Clock::time_point now) {
-  Connection* const connection = Find(ticket);
-  if (connection == nullptr || connection->state != State::kAnswering) return;
-  FCGX_Request& fcgi = connection->request;
-  if (cgi_response.size() > kMaxWrittenAtOnce) {
-    connection->memory_file = memfd_create("keys-fcgi response", MFD_CLOEXEC);
-    if (connection->memory_file < 0) {
-      Log(Level::kError, "response_dropped", {{"reason", std::strerror(errno)}});
-      Close(*connection);
-      return;
-    }
-    fcgi.ipcFd = connection->memory_file;
+bool FastCgi::Respond(RequestId id, std::string_view head, std::string_view body,
+                      std::shared_ptr<const std::string> owner, Clock::time_point now) {
+  Connection* const connection = FindRequest(id);
+  if (connection == nullptr) return true;
+  ResponseFrame frame(connection->fcgi_id, head, body);
+  if (frame.size() > kMaxWrittenAtOnce && unsent_ > 0 && unsent_ + frame.size() > kMaxUnsent) {
+    return false;
   }
-  FCGX_PutStr(cgi_response.data(), static_cast<int>(cgi_response.size()), fcgi.out);
-  FCGX_Finish_r(&fcgi);
-  const bool good = fcgi.ipcFd >= 0;  // on an error libfcgi has closed it
-  fcgi.ipcFd = -1;
-  if (connection->memory_file >= 0 && good) {
-    connection->state = State::kSending;
-    connection->since = connection->answered_at = now;
-    connection->sent = 0;
-    Continue(*connection, now);
-    return;
+  connection->sent = 0;
+  if (!Write(connection->fd, frame, connection->sent)) {
+    Close(*connection);
+  } else if (connection->sent == frame.size()) {
+    Finish(*connection, now);
+  } else {
+    connection->unsent = frame.size() - connection->sent;
+    Keep(*connection, head, body, std::move(owner), now);
   }
-  if (!good) {
-    if (connection->memory_file >= 0) {
-      connection->memory_file = -1;
-    } else {
-      connection->fd = -1;
-      --connections_;
-      return;
-    }
-  }
-  Finish(*connection, good, now);
+  return true;
 }
 
-// More of a long answer, as much as the socket takes.
+// What the peer has not taken leaves later.
+void FastCgi::Keep(Connection& connection, std::string_view head, std::string_view body,
+                   std::shared_ptr<const std::string> owner, Clock::time_point now) {
+  connection.text.reserve(head.size() + (owner ? 0 : body.size()));
+  connection.text = head;
+  if (owner) {
+    connection.body = body;
+  } else {
+    connection.text += body;
+    connection.body = {};
+  }
+  connection.head = connection.text;
+  connection.owner = std::move(owner);
+  connection.state = State::kSending;
+  connection.since = connection.answered_at = now;
+  unsent_ += connection.unsent;
+  Watch(connection, EPOLL_CTL_MOD, kConnectionEvents | EPOLLOUT);
+}
+
+// More of an answer, as much as the socket takes.
 void FastCgi::Continue(Connection& connection, Clock::time_point now) {
-  const off_t size = lseek(connection.memory_file, 0, SEEK_END);
-  while (connection.sent < size) {
-    const ssize_t count = sendfile(connection.fd, connection.memory_file, &connection.sent,
-                                   static_cast<size_t>(size - connection.sent));
-    if (count > 0) {
-      connection.since = now;
-      continue;
-    }
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EAGAIN) {
-      epoll_event event{.events = kConnectionEvents | EPOLLOUT, .data = {.u64 = connection.tag()}};
-      epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event);
-      return;
-    }
+  assert(connection.state == State::kSending);
+  ResponseFrame frame(connection.fcgi_id, connection.head, connection.body);
+  const size_t before = connection.sent;
+  if (!Write(connection.fd, frame, connection.sent)) {
     Close(connection);
     return;
   }
-  close(connection.memory_file);
-  connection.memory_file = -1;
-  epoll_event event{.events = kConnectionEvents, .data = {.u64 = connection.tag()}};
-  epoll_ctl(epoll_, EPOLL_CTL_MOD, connection.fd, &event);
-  Finish(connection, true, now);
+  const size_t taken = connection.sent - before;
+  if (taken > 0) connection.since = now;
+  connection.unsent -= taken;
+  unsent_ -= taken;
+  if (connection.unsent > 0) return;
+  Release(connection);
+  Watch(connection, EPOLL_CTL_MOD, kConnectionEvents);
+  Finish(connection, now);
+}
+
+// The memory of an answer, sent or not.
+void FastCgi::Release(Connection& connection) {
+  unsent_ -= connection.unsent;
+  connection.unsent = 0;
+  connection.head = connection.body = {};
+  connection.owner.reset();
+  std::string().swap(connection.text);
 }
 
 // The answer has left.
-void FastCgi::Finish(Connection& connection, bool good, Clock::time_point now) {
+void FastCgi::Finish(Connection& connection, Clock::time_point now) {
   connection.state = State::kIdle;
   connection.since = now;
-  if (!good || connection.close_after || draining_) Close(connection);
+  if (connection.close_after || draining_) Close(connection);
 }
 
 void FastCgi::Close(Connection& connection) {
-  if (connection.state == State::kAnswering) {
-    connection.request.ipcFd = -1;
-    FCGX_Free(&connection.request, 0);
-  }
-  if (connection.memory_file >= 0) close(connection.memory_file);
-  connection.memory_file = -1;
+  if (connection.state == State::kSending) Release(connection);
   close(connection.fd);
   connection.fd = -1;
   connection.state = State::kIdle;
   --connections_;
-}
-
-bool FastCgi::is_sending() const {
-  return std::any_of(by_fd_.begin(), by_fd_.end(), [](const auto& place) {
-    return place && place->fd >= 0 && place->state == State::kSending;
-  });
 }
 
 void FastCgi::OnTime(Clock::time_point now) {
@@ -312,7 +370,7 @@ void FastCgi::OnTime(Clock::time_point now) {
     }
     Close(*place);
   }
-  if (!draining_ && connections_ < most_connections_) SetAccepting(true);
+  if (!draining_ && connections_ < max_connections_) SetAccepting(true);
 }
 
 void FastCgi::Drain(Clock::time_point now) {

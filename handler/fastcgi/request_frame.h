@@ -13,7 +13,7 @@
 
 namespace keys {
 
-// nginx sends what its header buffers hold at most (nginx/: 4 x 16 KB), twice over.
+// nginx sends the parameters as one record of 64 KB at most: that, twice over.
 inline constexpr size_t kMaxRequestLength = 128 * 1024;
 
 enum class RequestState {
