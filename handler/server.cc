@@ -329,10 +329,17 @@ class Server {
     Log(Level::kInfo, "client_gone", {{"id", ContextOf(id).request_id}});
   }
 
-  void Send(RequestId id, const RequestContext& context, Moment now) {
+  void Send(RequestId id, RequestContext& context, Moment now) {
     cgi_response_.clear();
     AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
-    fastcgi_.Respond(id, cgi_response_, now.steady);
+    if (!fastcgi_.Respond(id, cgi_response_, now.steady)) {
+      context.rule = "unsent_answers";
+      response_.Clear();
+      RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
+      cgi_response_.clear();
+      AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
+      fastcgi_.Respond(id, cgi_response_, now.steady);
+    }
     LogRequest(context, response_, now, metrics_);
     if (cgi_response_.capacity() > kMaxKeptText) {
       ReleaseMemory(cgi_response_);
@@ -384,6 +391,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
                         .cookie = variable("HTTP_COOKIE"),
                         .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
                         .request_id = variable("REQUEST_ID"),
+                        .trace_id = variable("KEYS_TRACE_ID"),
                         .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
                         .status_page = {}};
   Metrics metrics(config.metrics_file);

@@ -78,6 +78,12 @@ bool IsRequestId(std::string_view text) {
   return true;
 }
 
+bool IsTraceId(std::string_view text) {
+  return text.size() == 32 &&
+         text.find_first_not_of("0123456789abcdef") == std::string_view::npos &&
+         text.find_first_not_of('0') != std::string_view::npos;
+}
+
 std::string MakeRequestId() {
   static std::random_device random;
   static constexpr char kDigits[] = "0123456789abcdef";

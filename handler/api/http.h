@@ -18,6 +18,7 @@ struct Request {
   std::string_view cookie = {};          // HTTP_COOKIE: every Cookie line, joined
   std::string_view sec_fetch_site = {};  // HTTP_SEC_FETCH_SITE
   std::string_view request_id = {};      // REQUEST_ID: from nginx; empty or malformed: one is made
+  std::string_view trace_id = {};        // KEYS_TRACE_ID: from nginx; malformed: ignored
   bool has_api_key = false;           // KEYS_API_KEY_SIGN: an API key came along; never its value
   std::string_view status_page = {};  // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
 };
@@ -45,7 +46,11 @@ void AppendCgiResponse(const Response& response, std::string_view request_id, bo
 // headers and logs.
 bool IsRequestId(std::string_view text);
 
-// A new one: `req_` and 32 random hexadecimal digits.
+// The trace id of a W3C traceparent (Trace Context, section 3.2.2.3): 32 lower-case hexadecimal
+// digits, not all zeros.
+bool IsTraceId(std::string_view text);
+
+// A new request id: `req_` and 32 random hexadecimal digits.
 std::string MakeRequestId();
 
 }  // namespace keys

@@ -41,6 +41,7 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
                          RequestContext& context, Response& response) {
   context.request_id.assign(request.request_id);
   if (!IsRequestId(request.request_id)) context.request_id = MakeRequestId();
+  context.trace_id.assign(IsTraceId(request.trace_id) ? request.trace_id : "");
   context.head_only = request.method == "HEAD";
   context.has_user = false;
   context.cache_hit = false;
@@ -173,6 +174,7 @@ void LogRequest(const RequestContext& context, const Response& response, Moment 
   if (context.has_user) FormatUuid(context.user, user);
   Log(Level::kInfo, "request",
       {{"id", context.request_id},
+       {"trace", context.trace_id.empty() ? "-" : context.trace_id},
        {"user", context.has_user ? std::string_view(user, sizeof user) : "-"},
        {"status", response.status},
        {"code", CodeOf(response.error)},

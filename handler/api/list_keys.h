@@ -35,6 +35,7 @@ struct Moment {
 // What is kept of a request between Authorize and Respond.
 struct RequestContext {
   std::string request_id;
+  std::string trace_id;  // empty: none
   bool head_only = false;
   bool has_user = false;
   bool cache_hit = false;

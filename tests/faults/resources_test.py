@@ -23,6 +23,7 @@ from tests.support.stack import Stack
 SANITIZED = os.environ.get("VARIANT") == "sanitize" or "sanitize" in os.environ.get("HANDLER_PROGRAM", "")
 MEGABYTE = 1 << 20
 LEFT_OF_LONG_LISTS = 2 * MEGABYTE
+BUDGET = 64 * MEGABYTE  # handler/fastcgi/connection.h, kMaxUnsent
 
 
 def setUpModule():
@@ -59,24 +60,6 @@ class Descriptors(unittest.TestCase):
             # It pauses for a second at a time: no line per turn.
             self.assertLess(handler.log().count("accept_paused"), 30)
             self.assertIsNone(handler.process.poll())
-
-    def test_a_long_answer_without_a_descriptor_for_it_ends_one_connection_only(self):
-        rich = User(stack, tier="pro", keys=400)
-        with Handler(stack) as handler:
-            handler.await_good(user.token)
-            peer = Peer(handler.socket)
-            peer.send(request(user.token))
-            self.assertEqual(peer.answer()[0], 200)
-            descriptors = {int(fd) for fd in os.listdir(f"/proc/{handler.process.pid}/fd")}
-            lowest_free = min(set(range(len(descriptors) + 1)) - descriptors)
-            limit = (lowest_free, lowest_free)
-            resource.prlimit(handler.process.pid, resource.RLIMIT_NOFILE, limit)
-            peer.send(request(rich.token))
-            with self.assertRaises(Closed):
-                peer.answer()
-            peer.close()
-            self.assertIn("response_dropped", handler.log())
-            handler.await_good(user.token)
 
 
 class Logs(unittest.TestCase):
@@ -228,6 +211,35 @@ class Mixture:
 
 
 class Memory(unittest.TestCase):
+    def test_who_does_not_read_a_long_list_takes_a_bounded_share_of_memory(self):
+        """80 clients that do not read 10,000 keys each: the first dozen is sent, the others are told to come again."""
+        rich = User(stack, tier="pro", keys=10000)
+        with Handler(stack, settings={"KEYS_DEADLINE_MS": "20000"}) as handler, contextlib.ExitStack() as exits:
+            handler.await_good(user.token)
+            before = handler.charged()
+            peers = [exits.enter_context(Peer(handler.socket)) for _ in range(80)]
+            sending, refused, highest = [], [], 0
+            for peer in peers:
+                peer.send(request(rich.token))
+                peer.receive_some(1000)
+                (sending if b"Status: 200" in peer.received else refused).append(peer)
+                highest = max(highest, handler.charged() - before)
+            self.assertTrue(5 < len(sending) < 20, len(sending))
+            for peer in refused:
+                status, headers, body = peer.answer()
+                self.assertEqual((status, json.loads(body)["error"]["code"]), (503, "service_unavailable"))
+                self.assertGreater(int(headers["retry-after"]), 0)
+            self.assertIn("rule=unsent_answers", handler.log())
+            # Who asks for little is served all the while.
+            self.assertEqual(handler.ask(user.token)[0], 200)
+            for peer in sending:
+                status, headers, body = peer.answer()
+                self.assertEqual((status, len(body)), (200, int(headers["content-length"])))
+            self.assertEqual(handler.ask(rich.token)[0], 200, "there is room again")
+            print(f"memory | 80 clients that do not read | {highest / MEGABYTE:.0f} MB at most", file=sys.stderr)
+            if not SANITIZED:
+                self.assertLess(highest, BUDGET + 40 * MEGABYTE, "the budget, and one list in the making")
+
     def test_a_user_with_10000_keys_is_answered_completely_and_the_memory_returns(self):
         rich = User(stack, tier="pro", keys=10000)
         with Handler(stack) as handler:

@@ -92,6 +92,19 @@ class Handler:
     def resident(self):
         return resident(self.process.pid)
 
+    def charged(self):
+        """Bytes that a cgroup would count: the process's memory, and the memory files that it has open."""
+        files = 0
+        for link in os.scandir(f"/proc/{self.process.pid}/fd"):
+            if os.readlink(link.path).startswith("/memfd:"):
+                files += os.stat(link.path).st_blocks * 512
+        return self.resident() + files
+
+    def peak(self):
+        """The most that the process had resident, ever (VmHWM)."""
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
 
 def resident(pid):
     """Bytes of memory that a process has in use (RSS)."""

@@ -76,5 +76,19 @@ TEST_CASE("ids that are made have the form and differ") {
   CHECK(seen.size() == 1000);
 }
 
+TEST_CASE("a trace id is what W3C Trace Context says, and nothing else") {
+  const std::string good = "4bf92f3577b34da6a3ce929d0e0e4736";
+  CHECK(IsTraceId(good));
+  CHECK(IsTraceId("00000000000000000000000000000001"));
+  for (const std::string& bad :
+       {std::string(), std::string(32, '0'), good.substr(1), good + "0",
+        std::string("4BF92F3577B34DA6A3CE929D0E0E4736"),
+        std::string("4bf92f3577b34da6a3ce929d0e0e473g"),
+        std::string("4bf92f3577b34da6a3ce929d0e0e473\n"), good.substr(1) + '\0'}) {
+    CAPTURE(bad);
+    CHECK_FALSE(IsTraceId(bad));
+  }
+}
+
 }  // namespace
 }  // namespace keys
