@@ -10,7 +10,6 @@ network, so no interface, no privilege and no port but `url`'s is taken here.
 """
 
 import base64
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -39,6 +38,7 @@ class Machine:
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
         self.numbers = itertools.count(1)
+        self.agent = None
         self.port = free_port()
         self.url = f"https://localhost:{self.port}"
 
@@ -77,14 +77,18 @@ class Machine:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        if self.agent:
+            self.agent.close()
         shutil.rmtree(self.place, ignore_errors=True)
 
     def _connect(self, path):
         while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                agent = socket.socket(socket.AF_UNIX)
+            agent = socket.socket(socket.AF_UNIX)
+            try:
                 agent.connect(path)
                 return agent
+            except (FileNotFoundError, ConnectionRefusedError):
+                agent.close()
             if self.process.poll() is not None:
                 raise RuntimeError("QEMU: " + (self.directory / "qemu.log").read_text(encoding="utf-8"))
             time.sleep(0.05)

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,20 @@ class Processes(unittest.TestCase):
                 # Nobody else listens on this socket: what waited in its backlog is gone with it.
                 self.assertTrue(newcomer.is_closed())
             self.assertNotIn(" status=401 ", handler.log())
+
+    def test_the_service_manager_hears_that_a_process_serves_lives_and_drains(self):
+        name = f"keys-test-notify/{os.getpid()}"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind("\0" + name)
+            manager.settimeout(20)
+            with Handler(stack, settings={"NOTIFY_SOCKET": "@" + name, "WATCHDOG_USEC": "60000000"}) as handler:
+                self.assertEqual(manager.recv(100), b"READY=1")
+                self.assertEqual([manager.recv(100) for _ in range(2)], [b"WATCHDOG=1"] * 2)
+                handler.process.terminate()
+                heard = [manager.recv(100)]
+                while heard[-1] == b"WATCHDOG=1":
+                    heard.append(manager.recv(100))
+                self.assertEqual(heard[-1], b"STOPPING=1")
 
     def test_a_long_answer_that_is_read_slowly_arrives_whole_though_its_process_is_replaced(self):
         rich = User(stack, tier="pro", keys=4000)
