@@ -4,22 +4,31 @@
 import contextlib
 import datetime
 import math
+import re
+import resource
 import time
 import unittest
 
+from tests.support.fastcgi import Peer, request
+from tests.support.handler_process import Handler
 from tests.support.load import ask_many
 from tests.support.users import User, counter
-from tests.support.stack import ROOT, Stack
+from tests.support.stack import ROOT, Stack, stopped
 
 FREE = (10, 1000)
 PRO = (1000, 1000000)
 
 
 def setUpModule():
-    global first, second
+    global first, second, handler
     first = unittest.enterModuleContext(Stack(workers=3))
     shared = ("KEYS_DATABASE_URL", "KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")
     second = unittest.enterModuleContext(Stack({name: first.env[name] for name in shared}, workers=3))
+    # One process, for bursts: a thousand clients, and time for a busy machine. Its backend is the youngest.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    handler = unittest.enterModuleContext(Handler(first, settings={"KEYS_DEADLINE_MS": "60000"}))
+    handler.await_good(User(first).token)
 
 
 @contextlib.contextmanager
@@ -84,6 +93,100 @@ class Exactness(unittest.TestCase):
         one, other = User(first), User(first)
         self.assertIn(429, all_processes(one))
         self.assertEqual(other.get().headers["x-ratelimit-remaining"], "9")
+
+
+class Bursts(unittest.TestCase):
+    """Requests of one user that arrive while the database is at work are counted together, and to the request."""
+
+    def burst(self, user, size, left, window="minute", lose=False):
+        """Sends `size` requests at once when a window has `left` left; the (status, remaining) of each, in order."""
+        limits = dict(zip(("minute", "day"), PRO if size > 100 else FREE, strict=True))
+        user.get()
+        user.set_counts(f"{window}_count = {limits[window] - left}")
+        with contextlib.ExitStack() as exits:
+            peers = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in range(size)]
+            with stopped(handler.backend()):
+                for peer in peers:
+                    peer.send(request(user.token))
+                first.wait_until(lambda: all(peer.unread() == 0 for peer in peers), what="every request to be read")
+                if lose:
+                    first.psql("SELECT pg_terminate_backend(%d)" % handler.backend())
+            answers = [peer.answer() for peer in peers]
+        self.assertEqual(user.counts(f"{window}_count"), str(limits[window] - left + min(size, left)))
+        return [(status, int(headers["x-ratelimit-remaining"])) for status, headers, _ in answers]
+
+    def test_a_burst_is_granted_what_the_window_has_left_in_the_order_of_arrival(self):
+        for size in (1, 2, 10, 11):
+            for left in (0, 1, 9):
+                for window in ("minute", "day"):
+                    with self.subTest(size=size, left=left, window=window):
+                        answers = self.burst(User(first), size, left, window)
+                        granted = min(size, left)
+                        self.assertEqual([status for status, _ in answers], [200] * granted + [429] * (size - granted))
+                        if window == "minute":  # of which the headers tell, unless the day is exhausted
+                            left_after = [*range(left - 1, left - 1 - granted, -1), *[0] * (size - granted)]
+                            self.assertEqual([number for _, number in answers], left_after)
+
+    def test_a_burst_of_a_thousand_is_exact(self):
+        for size, left in ((1000, 999), (1001, 999), (1001, 0)):
+            with self.subTest(size=size, left=left):
+                answers = self.burst(User(first, tier="pro"), size, left)
+                self.assertEqual([status for status, _ in answers], [200] * left + [429] * (size - left))
+                self.assertEqual([number for _, number in answers[:left]], list(range(left - 1, -1, -1)))
+
+    def test_a_burst_whose_connection_is_lost_is_counted_once(self):
+        answers = self.burst(User(first), 11, 9, lose=True)
+        self.assertEqual([status for status, _ in answers], [200] * 9 + [429] * 2)
+
+    def test_all_of_a_session_that_has_ended_are_401(self):
+        user = User(first)
+        first.psql(f"DELETE FROM auth.sessions WHERE user_id = '{user.id}'")
+        with contextlib.ExitStack() as exits:
+            peers = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in range(50)]
+            with stopped(handler.backend()):
+                for peer in peers:
+                    peer.send(request(user.token))
+                first.wait_until(lambda: all(peer.unread() == 0 for peer in peers), what="every request to be read")
+            self.assertEqual({peer.answer()[0] for peer in peers}, {401})
+            # For a second it is known to have ended.
+            self.assertEqual(handler.ask(user.token)[0], 401)
+        self.assertIn("rule=session_not_live_remembered", handler.log())
+        self.assertEqual(user.counts(), "")
+
+
+class Fairness(unittest.TestCase):
+    """However many requests one user has waiting, another user waits for one statement and the one in flight."""
+
+    def statements(self):
+        """How many statements the process has sent, by what its connection says of itself."""
+        text = handler.ask(KEYS_STATUS_PAGE="metrics")[2].decode()
+        return int(re.search(r"^keys_statement_lookups_count (\d+)$", text, re.M)[1])
+
+    def test_ten_users_behind_a_thousand_requests_of_one_are_in_the_next_statement(self):
+        others = [User(first) for _ in range(10)]
+        for kind in ("live pro", "over the limit", "signed out"):
+            flood = User(first, tier="pro" if kind == "live pro" else None)
+            if kind == "over the limit":
+                flood.get()
+                flood.set_counts("minute_count = 10")
+            elif kind == "signed out":
+                first.psql(f"DELETE FROM auth.sessions WHERE user_id = '{flood.id}'")
+            with self.subTest(kind), contextlib.ExitStack() as exits:
+                peers = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in range(1000)]
+                neighbours = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in others]
+                before = self.statements()
+                with stopped(handler.backend()):
+                    for peer in peers:
+                        peer.send(request(flood.token))
+                    first.wait_until(lambda: all(peer.unread() == 0 for peer in peers), what="the flood to be read")
+                    for peer, other in zip(neighbours, others, strict=True):
+                        peer.send(request(other.token))
+                    first.wait_until(lambda: all(one.unread() == 0 for one in neighbours), what="the others to be read")
+                self.assertEqual({peer.answer()[0] for peer in neighbours}, {200})
+                expected = {"live pro": {200}, "over the limit": {429}, "signed out": {401}}[kind]
+                self.assertEqual({peer.answer()[0] for peer in peers}, expected)
+                # The one that was in flight, and the one after it for everybody else.
+                self.assertLessEqual(self.statements() - before, 2)
 
 
 class Headers(unittest.TestCase):
