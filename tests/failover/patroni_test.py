@@ -25,6 +25,7 @@ RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 CLIENTS, PAUSE = 30, 0.1  # seconds: about 300 requests per second
 DEADLINE = 2.0  # seconds, as settings say unless told otherwise
 SLACK = 1.5  # seconds that a busy machine may add
+PATIENCE_SLACK = 0.5  # seconds: the pool may notice sooner than the test does
 BOUNCER_PORT = 6432
 rows = []
 
@@ -126,7 +127,7 @@ class FailoverTest(unittest.TestCase):
     def setUp(self):
         cluster.await_whole()
 
-    def during(self, event, act, url=None, mend=lambda: None, all_200=False):
+    def during(self, event, act, url=None, mend=lambda: None, patient=True):
         """Loads a pool, lets `act` happen, and goes on until answers are good again; a row of the table."""
         pool, tokens = start_pool(self, url or cluster.url())
         pids = pool.worker_pids()
@@ -140,10 +141,10 @@ class FailoverTest(unittest.TestCase):
                 load.wait_for(200, count=300, timeout=60)
         mend()
         self.assertEqual(pool.worker_pids(), pids, "no process was replaced")
-        self.judge(event, load, writes.longest_gap(began), readiness.said, began, all_200)
+        self.judge(event, load, writes.longest_gap(began), readiness.said, began, patient)
         return load
 
-    def judge(self, event, load, gap, said, began, all_200):
+    def judge(self, event, load, gap, said, began, patient):
         answers = load.since(began)
         bad = [one for one in answers if one.status != 200]
         longest = max(one.took for one in answers)
@@ -163,8 +164,9 @@ class FailoverTest(unittest.TestCase):
         self.assertLess(longest, DEADLINE + SLACK)
         self.assertLess(lag, SLACK, "good again soon after the new leader takes writes")
         self.readiness_is_true(said, answers)
-        if all_200:
-            self.assertEqual(len(bad), 0, event)
+        if patient and bad:  # whoever asks while the database is away waits for it as long as the deadline lets him
+            self.assertGreater(down, DEADLINE - PATIENCE_SLACK, "an outage this short is a pause")
+            self.assertGreater(min(one.ended for one in bad) - gap[0], DEADLINE - PATIENCE_SLACK, "refused too soon")
         rows.append(row)
 
     def readiness_is_true(self, said, answers):
@@ -189,17 +191,17 @@ class FailoverTest(unittest.TestCase):
             raise AssertionError(text)
 
     def test_1_a_switchover_is_a_pause(self):
-        self.during("switchover", self.switch_over, all_200=True)
+        self.during("switchover", self.switch_over)
 
     def test_2_a_restart_of_the_leader_is_a_pause(self):
-        self.during("restart of the leader", lambda: self.restart(cluster.leader()), all_200=True)
+        self.during("restart of the leader", lambda: self.restart(cluster.leader()))
 
     def test_3_a_rolling_restart_is_a_pause(self):
         def roll():
             for node in [*cluster.standbys(), cluster.leader()]:
                 self.restart(node)
 
-        self.during("rolling restart", roll, all_200=True)
+        self.during("rolling restart", roll)
 
     # --- what happens to it -------------------------------------------------------------------------
 
@@ -230,7 +232,7 @@ class FailoverTest(unittest.TestCase):
             standby.thaw()
 
         try:
-            self.during("synchronous standby frozen for 8 s", freeze, all_200=True)
+            self.during("synchronous standby frozen for 8 s", freeze)
         finally:
             standby.thaw()
             cluster.configure(synchronous_mode=False)
@@ -249,7 +251,9 @@ class FailoverTest(unittest.TestCase):
         # the leader (in_hot_standby=off): libpq takes it for one that can be written to.
         self.bouncers("session")
         cluster.nodes.sort(key=lambda node: node is not cluster.leader())
-        self.during("switchover behind PgBouncer, session mode", self.switch_over, url=cluster.url(BOUNCER_PORT))
+        self.during(
+            "switchover behind PgBouncer, session mode", self.switch_over, url=cluster.url(BOUNCER_PORT), patient=False
+        )
 
     def test_8_pgbouncer_in_transaction_mode_is_refused_by_check(self):
         pool, _ = start_pool(self, cluster.url())
@@ -272,7 +276,7 @@ def tearDownModule():
         "# Failover, measured",
         "",
         f"Written by `make test-failover` on {day}: {version.lower()}, PostgreSQL {server}, three nodes and one etcd on a machine with",
-        f"{os.cpu_count()} processors, shared by a pool of two processes and its load of about {CLIENTS / PAUSE:.0f} requests per second.",
+        f"{os.cpu_count()} processors (load average {os.getloadavg()[2]:.0f}), shared by a pool of two processes and its load of about {CLIENTS / PAUSE:.0f} requests per second.",
         "*No node writable*: the longest time in which no node took a write, by asking each every 5 ms. *Lag*: from the new",
         "leader's first write until answers are good for good.",
         "",
