@@ -1,5 +1,6 @@
 #include "handler/config.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
@@ -11,7 +12,8 @@ constexpr std::array kSettings = {
     Setting{"KEYS_DATABASE_URL", "", "PostgreSQL connection string (URL or key=value); required"},
     Setting{"KEYS_JWKS_FILE", "", "JWK set that verifies tokens; this or the secret is required"},
     Setting{"KEYS_JWT_SECRET_FILE", "", "file with the legacy HS256 secret, 32 bytes or more"},
-    Setting{"KEYS_JWT_ISSUER", "", "the `iss` a token must carry; unset: any"},
+    Setting{"KEYS_JWT_ISSUER", "",
+            "the `iss` values that a token may carry, separated by commas or spaces; unset: any"},
     Setting{"KEYS_JWT_AUDIENCE", "authenticated", "the `aud` a token must carry"},
     Setting{"KEYS_COOKIE_NAME", "sb-access-token", "the cookie that holds the token"},
     Setting{"KEYS_SUPABASE_COOKIE", "",
@@ -51,6 +53,20 @@ class Reader {
       if (setting.name == name) return std::string(setting.default_value);
     }
     return {};
+  }
+
+  // Its elements, separated by commas or white space.
+  std::vector<std::string> List(std::string_view name) {
+    const std::string text = Text(name);
+    std::vector<std::string> elements;
+    constexpr std::string_view kSeparators = ", \t\n";
+    for (size_t at = 0; (at = text.find_first_not_of(kSeparators, at)) != std::string::npos;) {
+      const size_t end = std::min(text.find_first_of(kSeparators, at), text.size());
+      elements.push_back(text.substr(at, end - at));
+      at = end;
+    }
+    if (elements.empty() && !text.empty()) Complain(name, "names nothing");
+    return elements;
   }
 
   std::string CookieName(std::string_view name) {
@@ -105,7 +121,7 @@ LoadedConfig LoadConfig(const std::function<const char*(const char*)>& get) {
   if (config.jwks_file.empty() && config.secret_file.empty()) {
     loaded.problems.emplace_back("KEYS_JWKS_FILE and KEYS_JWT_SECRET_FILE are both not set");
   }
-  config.token.issuer = reader.Text("KEYS_JWT_ISSUER");
+  config.token.issuers = reader.List("KEYS_JWT_ISSUER");
   config.token.audience = reader.Text("KEYS_JWT_AUDIENCE");
   config.cookies.token = reader.CookieName("KEYS_COOKIE_NAME");
   config.cookies.supabase = reader.CookieName("KEYS_SUPABASE_COOKIE");

@@ -13,8 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "handler/auth/jwt.h"
 #include "handler/auth/session_cookie.h"
-#include "handler/auth/token_policy.h"
 
 namespace keys {
 

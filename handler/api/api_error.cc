@@ -17,6 +17,10 @@ constexpr ApiErrorRow kApiErrors[] = {
     {403, "cross_site_request", "This endpoint answers requests from its own site only.", ""},
     {405, "method_not_allowed", "Only GET and HEAD are allowed here.", "Allow: GET, HEAD\r\n"},
     {429, "rate_limit_exceeded", "Too many requests. Wait for Retry-After seconds.", ""},
+    {431, "headers_too_large",
+     "The session token is too large. Signing in again does not help: remove large values from "
+     "the user's user_metadata.",
+     ""},
     {503, "service_unavailable", "The service is unavailable for the moment. Try again shortly.",
      "Retry-After: 1\r\n"},
     {500, "internal_error", "Something went wrong on our side. Quote the request_id to support.",

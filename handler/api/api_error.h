@@ -19,6 +19,7 @@ enum class ApiError : uint8_t {
   kCrossSiteRequest,
   kMethodNotAllowed,
   kRateLimitExceeded,
+  kHeadersTooLarge,
   kServiceUnavailable,
   kInternalError,
   kCount

@@ -30,6 +30,8 @@ std::string_view ReasonPhrase(int status) {
       return "Method Not Allowed";
     case 429:
       return "Too Many Requests";
+    case 431:
+      return "Request Header Fields Too Large";
     case 500:
       return "Internal Server Error";
     case 503:

@@ -1,6 +1,8 @@
 #include "handler/api/list_keys.h"
 
 #include <cstdio>
+#include <optional>
+#include <variant>
 
 #include "handler/api/response_body.h"
 #include "handler/base/log.h"
@@ -14,6 +16,8 @@ ApiError ErrorOf(TokenRefusal refusal) {
       return ApiError::kMissingApiKey;
     case RefusalKind::kExpired:
       return ApiError::kExpiredSession;
+    case RefusalKind::kTooLarge:
+      return ApiError::kHeadersTooLarge;
     case RefusalKind::kInvalid:
       break;
   }
@@ -57,14 +61,7 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
     return false;
   }
 
-  const auto cookie = FindSessionToken(request.cookie, cookies_, cookie_scratch_);
-  Verdict verdict = TokenRefusal::kNoCookie;
-  if (const auto* const token = std::get_if<std::string_view>(&cookie)) {
-    verdict = tokens_.Verify(*token, keys, now.wall, &context.cache_hit);
-    metrics_.Add(context.cache_hit ? Counter::kTokenCacheHits : Counter::kTokenCacheMisses);
-  } else {
-    verdict = std::get<TokenRefusal>(cookie);
-  }
+  const Verdict verdict = FindSession(request, keys, now, context);
   if (const auto* const refusal = std::get_if<TokenRefusal>(&verdict)) {
     const bool is_api_key = request.has_api_key && *refusal == TokenRefusal::kNoCookie;
     Refuse(ErrorOf(*refusal), is_api_key ? "api_key_without_cookie" : Describe(*refusal), context,
@@ -91,6 +88,25 @@ bool ListKeys::RefuseKnown(Moment now, RequestContext& context, Response& respon
     return true;
   }
   return false;
+}
+
+Verdict ListKeys::FindSession(const Request& request, const JwkSet& keys, Moment now,
+                              RequestContext& context) {
+  std::optional<TokenRefusal> told;  // the first candidate's
+  SessionCandidates candidates(request.cookie, cookies_, cookie_scratch_);
+  while (const std::optional<SessionCandidate> candidate = candidates.Next()) {
+    const auto* const token = std::get_if<std::string_view>(&*candidate);
+    Verdict verdict = TokenRefusal::kNoCookie;
+    if (token == nullptr) {
+      verdict = std::get<TokenRefusal>(*candidate);
+    } else {
+      verdict = tokens_.Verify(*token, keys, now.wall, &context.cache_hit);
+      metrics_.Add(context.cache_hit ? Counter::kTokenCacheHits : Counter::kTokenCacheMisses);
+    }
+    if (std::holds_alternative<Claims>(verdict)) return verdict;
+    if (!told) told = std::get<TokenRefusal>(verdict);
+  }
+  return told.value_or(TokenRefusal::kNoCookie);
 }
 
 void ListKeys::Respond(const LookupResult& result, size_t position, std::string_view body,

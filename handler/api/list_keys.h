@@ -71,6 +71,9 @@ class ListKeys {
     Uuid session;
   };
 
+  // The first candidate that is a valid session token; else why the first one is none.
+  Verdict FindSession(const Request& request, const JwkSet& keys, Moment now,
+                      RequestContext& context);
   void Refuse(ApiError error, std::string_view rule, RequestContext& context, Response& response);
   void RefuseOver(const Quota& quota, std::string_view rule, RequestContext& context,
                   Response& response);

@@ -27,12 +27,4 @@ std::optional<Cookie> CookieReader::Next() {
   return std::nullopt;
 }
 
-std::optional<std::string_view> FindCookie(std::string_view header, std::string_view name) {
-  CookieReader reader(header);
-  while (const std::optional<Cookie> cookie = reader.Next()) {
-    if (cookie->name == name) return cookie->value;
-  }
-  return std::nullopt;
-}
-
 }  // namespace keys

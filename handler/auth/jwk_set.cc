@@ -10,38 +10,17 @@
 namespace keys {
 namespace {
 
-// The signature algorithms of RFC 7518 section 3.1, RFC 8037, RFC 8812 and RFC 9864, and the keys
-// that they go with. Encryption algorithms are not here: their keys are just not ours.
-struct AlgorithmRow {
-  std::string_view alg, kty, crv;
-};
-constexpr AlgorithmRow kAlgorithms[] = {
-    {"HS256", "oct", ""},          {"HS384", "oct", ""},        {"HS512", "oct", ""},
-    {"RS256", "RSA", ""},          {"RS384", "RSA", ""},        {"RS512", "RSA", ""},
-    {"PS256", "RSA", ""},          {"PS384", "RSA", ""},        {"PS512", "RSA", ""},
-    {"ES256", "EC", "P-256"},      {"ES384", "EC", "P-384"},    {"ES512", "EC", "P-521"},
-    {"ES256K", "EC", "secp256k1"}, {"EdDSA", "OKP", "Ed25519"}, {"EdDSA", "OKP", "Ed448"},
-    {"Ed25519", "OKP", "Ed25519"}, {"Ed448", "OKP", "Ed448"},
-};
-
-struct CurveRow {
-  std::string_view crv, kty;
-};
-constexpr CurveRow kCurves[] = {
-    {"P-256", "EC"},    {"P-384", "EC"},  {"P-521", "EC"},   {"secp256k1", "EC"},
-    {"Ed25519", "OKP"}, {"Ed448", "OKP"}, {"X25519", "OKP"}, {"X448", "OKP"},
-};
-
 // What a key of ours is, and the algorithm that it is for.
 struct SupportedKey {
   std::string_view kty, crv;
   Algorithm algorithm;
+  std::array<std::string_view, 2> parameters;  // those that it has
 };
 constexpr SupportedKey kSupportedKeys[] = {
-    {"oct", "", Algorithm::kHs256},
-    {"EC", "P-256", Algorithm::kEs256},
-    {"RSA", "", Algorithm::kRs256},
-    {"OKP", "Ed25519", Algorithm::kEdDsa},
+    {"oct", "", Algorithm::kHs256, {"k"}},
+    {"EC", "P-256", Algorithm::kEs256, {"x", "y"}},
+    {"RSA", "", Algorithm::kRs256, {"n", "e"}},
+    {"OKP", "Ed25519", Algorithm::kEdDsa, {"x"}},
 };
 
 constexpr std::string_view kStringMembers[] = {"kty", "kid", "use", "alg", "crv",
@@ -60,8 +39,10 @@ struct Jwk {
     JsonType type;
     std::string_view text;
   };
+  JsonType type;
   std::vector<Member> members;
   std::vector<Member> key_ops;
+  bool ambiguous = false;  // two members of one name (RFC 7517 section 4)
 
   const Member* Find(std::string_view name) const {
     const auto found = std::find_if(members.begin(), members.end(),
@@ -88,11 +69,11 @@ class JwkReader : public JsonVisitor {
         return true;
       case 2:
         if (!in_keys_) return true;
-        if (value.type != JsonType::kObject || keys.size() == kMaxKeys) return false;
-        keys.emplace_back();
+        if (keys.size() == kMaxKeys) return false;
+        keys.push_back({.type = value.type, .members = {}, .key_ops = {}});
         return true;
       case 3:
-        if (in_keys_) keys.back().members.push_back({value.name, value.type, value.text});
+        if (in_keys_) AddMember(keys.back(), value);
         return true;
       case 4:
         if (in_keys_ && value.parent == "key_ops") {
@@ -108,32 +89,13 @@ class JwkReader : public JsonVisitor {
   std::vector<Jwk> keys;
 
  private:
+  static void AddMember(Jwk& jwk, const JsonValue& value) {
+    if (jwk.Find(value.name) != nullptr) jwk.ambiguous = true;
+    jwk.members.push_back({value.name, value.type, value.text});
+  }
+
   bool in_keys_ = false;
 };
-
-// A key is made, skipped for a reason, or wrong.
-struct Skipped {
-  std::string reason;
-};
-struct Invalid {
-  std::string reason;
-};
-using Outcome = std::variant<VerificationKey, Skipped, Invalid>;
-
-// Whether kty, crv and alg, where given, can be said of one key.
-bool IsConsistent(std::string_view kty, std::optional<std::string_view> crv,
-                  std::optional<std::string_view> alg) {
-  for (const CurveRow& row : kCurves) {
-    if (crv == row.crv && kty != row.kty && (kty == "EC" || kty == "OKP")) return false;
-  }
-  bool known = false;
-  for (const AlgorithmRow& row : kAlgorithms) {
-    if (alg != row.alg) continue;
-    known = true;
-    if (kty == row.kty && (row.crv.empty() || crv == row.crv)) return true;
-  }
-  return !known;
-}
 
 const SupportedKey* FindSupported(std::string_view kty, std::optional<std::string_view> crv) {
   for (const SupportedKey& ours : kSupportedKeys) {
@@ -142,86 +104,93 @@ const SupportedKey* FindSupported(std::string_view kty, std::optional<std::strin
   return nullptr;
 }
 
-Outcome MakeKey(Algorithm algorithm, const Jwk& jwk) {
-  std::string missing;
-  const auto parameter = [&](std::string_view name) {
+// A JWK's parameters, decoded; or what is wrong with one.
+std::variant<std::vector<std::string>, std::string> DecodeParameters(
+    const Jwk& jwk, const std::array<std::string_view, 2>& names) {
+  std::vector<std::string> decoded;
+  for (const std::string_view name : names) {
+    if (name.empty()) continue;
     const auto text = jwk.String(name);
-    auto bytes = text ? DecodeBase64url(*text) : std::nullopt;
-    if (!bytes && missing.empty()) {
-      missing = std::string(name) + (text ? " is not strict base64url" : " is missing");
-    }
-    return std::move(bytes).value_or(std::string());
-  };
-  const auto make = [&]() -> VerificationKey::Made {
-    switch (algorithm) {
-      case Algorithm::kHs256: {
-        const std::string k = parameter("k");
-        return missing.empty() ? VerificationKey::Hs256(k) : missing;
-      }
-      case Algorithm::kEs256: {
-        const std::string x = parameter("x"), y = parameter("y");
-        return missing.empty() ? VerificationKey::Es256(x, y) : missing;
-      }
-      case Algorithm::kRs256: {
-        const std::string n = parameter("n"), e = parameter("e");
-        return missing.empty() ? VerificationKey::Rs256(n, e) : missing;
-      }
-      case Algorithm::kEdDsa: {
-        const std::string x = parameter("x");
-        return missing.empty() ? VerificationKey::EdDsa(x) : missing;
-      }
-    }
-    return "no algorithm";
-  };
-  VerificationKey::Made made = make();
-  if (auto* const reason = std::get_if<std::string>(&made)) return Invalid{std::move(*reason)};
-  return std::get<VerificationKey>(std::move(made));
+    if (!text) return std::string(name) + " is missing";
+    auto bytes = DecodeBase64url(*text);
+    if (!bytes) return std::string(name) + " is not strict base64url";
+    decoded.push_back(std::move(*bytes));
+  }
+  return decoded;
 }
 
-// The table in the header, from top to bottom.
+// A key that verifies, and what tells whether another one is the same.
+struct UsableKey {
+  VerificationKey key;
+  std::vector<std::string> parameters;
+
+  bool IsSame(const UsableKey& other) const {
+    return key.algorithm() == other.key.algorithm() && parameters == other.parameters;
+  }
+};
+using Outcome = std::variant<UsableKey, std::string>;  // or why it is skipped
+
+Outcome MakeKey(const SupportedKey& ours, const Jwk& jwk) {
+  auto decoded = DecodeParameters(jwk, ours.parameters);
+  if (auto* const reason = std::get_if<std::string>(&decoded)) return std::move(*reason);
+  auto& of = std::get<std::vector<std::string>>(decoded);
+  VerificationKey::Made made = [&] {
+    switch (ours.algorithm) {
+      case Algorithm::kHs256:
+        return VerificationKey::Hs256(of[0]);
+      case Algorithm::kEs256:
+        return VerificationKey::Es256(of[0], of[1]);
+      case Algorithm::kRs256:
+        return VerificationKey::Rs256(of[0], of[1]);
+      case Algorithm::kEdDsa:
+        break;
+    }
+    return VerificationKey::EdDsa(of[0]);
+  }();
+  if (auto* const reason = std::get_if<std::string>(&made)) return std::move(*reason);
+  return UsableKey{std::get<VerificationKey>(std::move(made)), std::move(of)};
+}
+
+// Why a key is not for verifying, by `use` and `key_ops`; nullopt when it is.
+std::optional<std::string> JudgeUse(const Jwk& jwk) {
+  if (const auto use = jwk.String("use"); use && *use != "sig") {
+    return "use is " + Quoted(*use) + ", not 'sig'";
+  }
+  const Jwk::Member* const key_ops = jwk.Find("key_ops");
+  if (key_ops == nullptr) return std::nullopt;
+  const auto is_verify = [](const Jwk::Member& operation) {
+    return operation.type == JsonType::kString && operation.text == "verify";
+  };
+  if (std::any_of(jwk.key_ops.begin(), jwk.key_ops.end(), is_verify)) return std::nullopt;
+  return "key_ops lacks 'verify'";
+}
+
+// The table in the header.
 Outcome JudgeKey(const Jwk& jwk) {
+  if (jwk.type != JsonType::kObject) return "it is not an object";
+  if (jwk.ambiguous) return "two members have one name";
   for (const std::string_view name : kStringMembers) {
     const Jwk::Member* const member = jwk.Find(name);
     if (member != nullptr && member->type != JsonType::kString) {
-      return Invalid{std::string(name) + " is not a string"};
+      return std::string(name) + " is not a string";
     }
   }
   const auto kty = jwk.String("kty"), crv = jwk.String("crv"), alg = jwk.String("alg");
-  if (!kty) return Invalid{"kty is missing"};
-  if (*kty != "oct" && *kty != "EC" && *kty != "RSA" && *kty != "OKP") {
-    return Skipped{"kty " + Quoted(*kty) + " is none of ours"};
-  }
-  if (*kty != "oct") {
-    for (const std::string_view name : kPrivateMembers) {
-      if (jwk.Find(name) != nullptr) {
-        return Invalid{"it holds the private member " + std::string(name) +
-                       "; only public keys belong here"};
-      }
-    }
-  }
-  if ((*kty == "EC" || *kty == "OKP") && !crv) return Invalid{"crv is missing"};
-  if (!IsConsistent(*kty, crv, alg)) {
-    return Invalid{"kty " + Quoted(*kty) + (crv ? ", crv " + Quoted(*crv) : "") +
-                   (alg ? ", alg " + Quoted(*alg) : "") + " disagree"};
-  }
-  if (const auto use = jwk.String("use"); use && *use != "sig") {
-    return Skipped{"use is " + Quoted(*use) + ", not 'sig'"};
-  }
-  if (const Jwk::Member* const key_ops = jwk.Find("key_ops")) {
-    if (key_ops->type != JsonType::kArray) return Invalid{"key_ops is not an array of strings"};
-    bool verifies = false;
-    for (const Jwk::Member& operation : jwk.key_ops) {
-      if (operation.type != JsonType::kString) return Invalid{"key_ops is not an array of strings"};
-      verifies = verifies || operation.text == "verify";
-    }
-    if (!verifies) return Skipped{"key_ops lacks 'verify'"};
-  }
+  if (!kty) return "kty is missing";
   const SupportedKey* const ours = FindSupported(*kty, crv);
-  if (ours == nullptr) return Skipped{"crv " + Quoted(*crv) + " is none of ours"};
-  if (alg && *alg != NameOf(ours->algorithm)) {
-    return Skipped{"alg " + Quoted(*alg) + " is none of ours"};
+  if (ours == nullptr) {
+    return "unsupported kty " + Quoted(*kty) + (crv ? ", crv " + Quoted(*crv) : "");
   }
-  return MakeKey(ours->algorithm, jwk);
+  if (alg && ParseAlgorithm(*alg) != ours->algorithm) {
+    return "unsupported alg " + Quoted(*alg) + " of kty " + Quoted(*kty);
+  }
+  for (const std::string_view name : kPrivateMembers) {
+    if (ours->algorithm != Algorithm::kHs256 && jwk.Find(name) != nullptr) {
+      return "it holds the private member " + std::string(name) + "; only public keys belong here";
+    }
+  }
+  if (auto reason = JudgeUse(jwk)) return std::move(*reason);
+  return MakeKey(*ours, jwk);
 }
 
 uint64_t NextGeneration() {
@@ -233,19 +202,15 @@ uint64_t NextGeneration() {
 
 class JwkSetLoader {
  public:
-  JwkSetLoader() : set_(new JwkSet) {}
-
   void AddSet(std::string_view text) {
     if (text.size() > kMaxJwkSetLength) {
       return Problem("the JWK set has over " + std::to_string(kMaxJwkSetLength) + " bytes");
     }
     std::string buffer(text);
     JwkReader reader;
-    if (!ReadJson(buffer.data(), buffer.size(), 3, reader)) {
-      return Problem(
-          "the JWK set is not a JSON object within bounds: strict JSON, no two members of one "
-          "name, keys that are objects, at most " +
-          std::to_string(kMaxKeys) + " of them");
+    if (!ReadJson(buffer.data(), buffer.size(), 1, reader)) {
+      return Problem("the JWK set is not one JSON object with at most " + std::to_string(kMaxKeys) +
+                     " keys");
     }
     if (!reader.has_keys) return Problem("the JWK set has no array 'keys'");
     for (size_t i = 0; i < reader.keys.size(); ++i) AddKey(reader.keys[i], i);
@@ -256,41 +221,66 @@ class JwkSetLoader {
     if (auto* const reason = std::get_if<std::string>(&made)) {
       return Problem("legacy secret: " + *reason);
     }
-    set_->keys_.push_back({std::nullopt, std::get<VerificationKey>(std::move(made))});
-    set_->has_secret_ = true;
+    Entry entry{.name = "", .kid = {}, .usable = {std::get<VerificationKey>(std::move(made)), {}}};
+    entry.usable.parameters.emplace_back(secret);
+    std::erase_if(entries_, [&](const Entry& other) {
+      return !other.kid && other.usable.IsSame(entry.usable);
+    });
+    entries_.insert(entries_.begin(), std::move(entry));
   }
 
   LoadedKeys Finish() {
-    if (loaded_.problems.empty()) loaded_.set = std::move(set_);
+    std::unique_ptr<JwkSet> set(new JwkSet);
+    for (const bool with_kid : {false, true}) {
+      for (Entry& entry : entries_) {
+        if (entry.kid.has_value() != with_kid) continue;
+        if (entry.ambiguous) {
+          Skip(entry.name, "another key has the same kid");
+        } else {
+          set->keys_.push_back({std::move(entry.kid), std::move(entry.usable.key)});
+        }
+      }
+    }
+    if (loaded_.problems.empty() && set->keys_.empty()) {
+      Problem("no key that verifies session tokens");
+      loaded_.has_no_key = true;
+    }
+    if (loaded_.problems.empty()) loaded_.set = std::move(set);
     return std::move(loaded_);
   }
 
  private:
+  struct Entry {
+    std::string name;
+    std::optional<std::string> kid;
+    UsableKey usable;
+    bool ambiguous = false;
+  };
+
   void Problem(std::string sentence) { loaded_.problems.push_back(std::move(sentence)); }
+  void Skip(const std::string& name, const std::string& reason) {
+    loaded_.skipped.push_back(name + ": " + reason);
+  }
 
   void AddKey(const Jwk& jwk, size_t place) {
     const auto kid = jwk.String("kid");
-    const std::string name = kid ? "key " + Quoted(*kid) : "key " + std::to_string(place + 1);
-    if (kid) {
-      if (std::find(kids_.begin(), kids_.end(), *kid) != kids_.end()) {
-        Problem(name + ": another key has the same kid");
-      }
-      kids_.emplace_back(*kid);
-    }
+    std::string name = "key " + (kid ? Quoted(*kid) : std::to_string(place + 1));
     Outcome outcome = JudgeKey(jwk);
-    if (const auto* const wrong = std::get_if<Invalid>(&outcome)) {
-      Problem(name + ": " + wrong->reason);
-    } else if (const auto* const skipped = std::get_if<Skipped>(&outcome)) {
-      loaded_.skipped.push_back(name + ": " + skipped->reason);
-    } else {
-      set_->keys_.push_back({kid ? std::optional<std::string>(*kid) : std::nullopt,
-                             std::get<VerificationKey>(std::move(outcome))});
+    if (const auto* const reason = std::get_if<std::string>(&outcome)) return Skip(name, *reason);
+
+    Entry entry{
+        .name = std::move(name), .kid = {}, .usable = std::get<UsableKey>(std::move(outcome))};
+    if (kid) entry.kid = *kid;
+    for (Entry& other : entries_) {
+      if (other.kid != entry.kid) continue;
+      if (other.usable.IsSame(entry.usable)) return;
+      if (kid) other.ambiguous = entry.ambiguous = true;
     }
+    entries_.push_back(std::move(entry));
   }
 
-  std::unique_ptr<JwkSet> set_;
+  std::vector<Entry> entries_;
   LoadedKeys loaded_;
-  std::vector<std::string> kids_;
 };
 
 JwkSet::JwkSet() : generation_(NextGeneration()) {}
@@ -303,27 +293,24 @@ LoadedKeys JwkSet::Load(std::optional<std::string_view> jwk_set,
   return loader.Finish();
 }
 
-std::variant<const VerificationKey*, TokenRefusal> JwkSet::Find(std::optional<std::string_view> kid,
-                                                                std::string_view alg) const {
+std::variant<JwkSet::Candidates, TokenRefusal> JwkSet::Find(std::optional<std::string_view> kid,
+                                                            std::string_view alg) const {
   const std::optional<Algorithm> algorithm = ParseAlgorithm(alg);
   if (!algorithm) return TokenRefusal::kAlgorithm;
+  Candidates candidates;
   if (kid) {
     for (const NamedKey& named : keys_) {
       if (named.kid != *kid) continue;
       if (named.key.algorithm() != *algorithm) return TokenRefusal::kAlgorithmMismatch;
-      return &named.key;
+      candidates.Add(named.key);
+      return candidates;
     }
-    if (*algorithm == Algorithm::kHs256 && has_secret_) return &keys_.back().key;
-    return TokenRefusal::kUnknownKey;
   }
-  const VerificationKey* only = nullptr;
   for (const NamedKey& named : keys_) {
-    if (named.key.algorithm() != *algorithm) continue;
-    if (only != nullptr) return TokenRefusal::kAmbiguousKey;
-    only = &named.key;
+    if (named.key.algorithm() == *algorithm && !(kid && named.kid)) candidates.Add(named.key);
   }
-  if (only == nullptr) return TokenRefusal::kUnknownKey;
-  return only;
+  if (candidates.size() == 0) return TokenRefusal::kUnknownKey;
+  return candidates;
 }
 
 }  // namespace keys

@@ -1,5 +1,6 @@
 #include "handler/auth/jwt.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -102,7 +103,10 @@ class ClaimsReader : public Reader {
     } else if (value.name == "role") {
       has_role_ = text == kRole;
     } else if (value.name == "iss") {
-      has_issuer_ = !text.empty() && text == policy_.issuer;
+      has_issuer_ =
+          std::find(policy_.issuers.begin(), policy_.issuers.end(), text) != policy_.issuers.end();
+    } else if (value.name == "client_id") {
+      return Refuse(TokenRefusal::kClient);
     } else if (value.name == "aud") {
       if (value.type != JsonType::kString && value.type != JsonType::kArray) {
         return Refuse(TokenRefusal::kAudience);
@@ -117,7 +121,7 @@ class ClaimsReader : public Reader {
     if (!user_) return TokenRefusal::kSubject;
     if (!has_audience_) return TokenRefusal::kAudience;
     if (!has_role_) return TokenRefusal::kRole;
-    if (!policy_.issuer.empty() && !has_issuer_) return TokenRefusal::kIssuer;
+    if (!policy_.issuers.empty() && !has_issuer_) return TokenRefusal::kIssuer;
     if (policy_.require_session && !session_) return TokenRefusal::kSession;
     return Claims{.user = *user_,
                   .session = session_.value_or(Uuid{}),
@@ -167,8 +171,11 @@ Verdict VerifyToken(std::string_view token, const JwkSet& keys, const TokenPolic
   std::array<char, kMaxSignatureLength> signature;
   const auto size = DecodeBase64url(parts->signature, signature.data(), signature.size());
   if (!size) return TokenRefusal::kSignatureEncoding;
-  if (!std::get<const VerificationKey*>(found)->Verify(parts->signed_input,
-                                                       {signature.data(), *size})) {
+  const auto verifies = [&](const VerificationKey* key) {
+    return key->Verify(parts->signed_input, {signature.data(), *size});
+  };
+  const auto& candidates = std::get<JwkSet::Candidates>(found);
+  if (std::none_of(candidates.begin(), candidates.end(), verifies)) {
     return TokenRefusal::kSignature;
   }
 

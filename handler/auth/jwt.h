@@ -8,28 +8,53 @@
 //   2  header: strict base64url, strict JSON, no two members of one name; `crit` and `b64` refused;
 //      `typ` absent or `JWT` in any case; `alg` one of ours. `jwk`, `jku`, `x5u`, `x5c` and
 //      whatever else is there are never looked at.
-//   3  kid x alg -> key: the table in jwk_set.h
+//   3  kid x alg -> keys to try: the table in jwk_set.h
 //   4  the signature
-//   5  claims: the table in token_policy.h
+//   5  claims: the table of TokenPolicy
 //   6  nbf, then exp, against `now`
 //
 // Allocates nothing and keeps nothing. No input throws.
 #ifndef HANDLER_AUTH_JWT_H_
 #define HANDLER_AUTH_JWT_H_
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "handler/auth/jwk_set.h"
-#include "handler/auth/token_policy.h"
 #include "handler/auth/token_refusal.h"
 #include "handler/base/uuid.h"
 
 namespace keys {
 
-inline constexpr size_t kMaxTokenLength = 8192;
+inline constexpr size_t kMaxTokenLength = 16 * 1024;
+
+// A moment as a token states it (NumericDate, RFC 7519 section 2): Unix seconds, with a fraction.
+// std::chrono::system_clock::now() converts to it by itself.
+using UnixTime = std::chrono::sys_time<std::chrono::duration<double>>;
+
+// What a genuine token must say to be a session here: immutable, from the configuration.
+//
+//   claim        accepted
+//   exp          required; now < exp + leeway
+//   nbf          absent, or nbf - leeway <= now
+//   iat          absent, or a NumericDate; its value decides nothing
+//   sub          a UUID: the project's anon and service_role keys have none
+//   role         "authenticated"
+//   aud          the audience, or an array of strings that contains it
+//   iss          one of the issuers, where any are configured; anything otherwise
+//   client_id    absent: Supabase's OAuth server writes it into tokens for third parties' apps
+//   session_id   a UUID; anything where no session is required
+struct TokenPolicy {
+  std::vector<std::string> issuers;  // empty: any
+  std::string audience = "authenticated";
+  std::chrono::seconds leeway{0};
+  bool require_session = true;  // KEYS_CHECK_SESSION
+};
 
 // What a verified token says. Trivially copyable, so that token_cache can remember it.
 struct Claims {

@@ -88,7 +88,7 @@ LoadedKeys LoadFiles(const KeyFilePaths& paths, size_t& contents) {
 
   LoadedKeys loaded;
   try {
-    loaded = JwkSet::Load(jwk_set, secret);
+    if (jwk_set || secret) loaded = JwkSet::Load(jwk_set, secret);
   } catch (const std::runtime_error& fault) {  // OpenSSL's; the keys in use can stay
     loaded.problems.emplace_back(fault.what());
   }
@@ -148,10 +148,11 @@ void KeyFiles::Use(LoadedKeys loaded, size_t contents) {
 std::vector<std::string> KeyFiles::Load() {
   size_t contents = 0;
   LoadedKeys loaded = Read(contents);
-  if (loaded.set && loaded.set->size() == 0) {
-    loaded.problems.push_back("no key that verifies session tokens: KEYS_JWKS_FILE has none");
+  if (!loaded.set) {
+    loaded.problems.insert(loaded.problems.end(), std::move_iterator(loaded.skipped.begin()),
+                           std::move_iterator(loaded.skipped.end()));
+    return std::move(loaded.problems);
   }
-  if (!loaded.problems.empty()) return std::move(loaded.problems);
   Use(std::move(loaded), contents);
   return {};
 }
@@ -162,7 +163,8 @@ KeyFiles::Change KeyFiles::Poll() {
   }
   size_t contents = 0;
   LoadedKeys loaded = Read(contents);
-  if (!loaded.problems.empty()) {
+  if (!loaded.set) {
+    LogSkipped(loaded.skipped);
     Log(Level::kWarning, "keys_broken",
         {{"reason", Joined(loaded.problems)}, {"kept", static_cast<int64_t>(set_->size())}});
     contents_ = 0;  // what mends it is a change, also when it is what was there before
@@ -173,8 +175,7 @@ KeyFiles::Change KeyFiles::Poll() {
     return Change::kNone;
   }
   Use(std::move(loaded), contents);
-  Log(set_->size() == 0 ? Level::kWarning : Level::kInfo, "keys_loaded",
-      {{"keys", static_cast<int64_t>(set_->size())}});
+  Log(Level::kInfo, "keys_loaded", {{"keys", static_cast<int64_t>(set_->size())}});
   return Change::kReplaced;
 }
 

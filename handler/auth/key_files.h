@@ -1,9 +1,8 @@
 // The keys in use, from the files that an operator or tools/refresh-jwks replaces under us.
 //
 // Both files make one set: a change of either reads both, and a good new set takes the place of the
-// old one whole. A broken one is logged once, and the old one stays until the next change. A set in
-// which no key is left is a good one: every key was removed, and nobody gets in; only a start with
-// no key at all is refused, since no operator means that.
+// old one whole. A broken one, or one without a key that verifies, is logged once, and the old one
+// stays until the next change. A key that cannot be used is skipped and logged; the others count.
 //
 //   KEYS_JWKS_FILE         a JWK set as Supabase publishes it, up to 64 KiB
 //   KEYS_JWT_SECRET_FILE   the secret as raw text, 32 to 4096 bytes; one newline at its end is not
@@ -33,7 +32,8 @@ class KeyFiles {
  public:
   explicit KeyFiles(KeyFilePaths paths);
 
-  // The first reading. Returns every problem; keys() may be used when there is none.
+  // The first reading. Returns every problem, and the keys that were skipped where that left none;
+  // keys() may be used when there is no problem.
   std::vector<std::string> Load();
 
   enum class Change { kNone, kReplaced, kBroken };

@@ -13,34 +13,28 @@
 #ifndef HANDLER_AUTH_TOKEN_CACHE_H_
 #define HANDLER_AUTH_TOKEN_CACHE_H_
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string_view>
 
 #include "handler/auth/jwk_set.h"
 #include "handler/auth/jwt.h"
-#include "handler/auth/token_policy.h"
 #include "handler/base/bounded_cache.h"
+#include "handler/base/openssl.h"
 
 namespace keys {
 
 class TokenCache {
  public:
   explicit TokenCache(TokenPolicy policy, size_t capacity = 8192);
-  ~TokenCache();
 
   // As VerifyToken. `hit`, where given, tells whether the signature was remembered.
   Verdict Verify(std::string_view token, const JwkSet& keys, UnixTime now, bool* hit = nullptr);
 
  private:
-  using Digest = std::array<unsigned char, 32>;
-  struct Hasher;
-
   TokenPolicy policy_;
-  std::unique_ptr<Hasher> hasher_;
-  BoundedCache<Digest, Claims> verified_;
+  Sha256 sha256_;
+  BoundedCache<Sha256::Digest, Claims> verified_;
   uint64_t generation_ = 0;
 };
 

@@ -1,82 +1,58 @@
 #include "handler/auth/token_refusal.h"
 
+#include <iterator>
+
 namespace keys {
+namespace {
+
+struct RefusalRow {
+  std::string_view name;
+  RefusalKind kind = RefusalKind::kInvalid;
+};
+
+// In the order of TokenRefusal.
+constexpr RefusalRow kRefusals[] = {
+    {"no_cookie", RefusalKind::kMissing},
+    {"cookie_chunks"},
+    {"cookie_encoding"},
+    {"cookie_session"},
+    {"token_too_long", RefusalKind::kTooLarge},
+    {"token_parts"},
+    {"header_encoding"},
+    {"header_json"},
+    {"header_crit"},
+    {"header_b64"},
+    {"header_typ"},
+    {"header_kid"},
+    {"header_alg"},
+    {"signature_encoding"},
+    {"key_unknown"},
+    {"key_algorithm"},
+    {"signature"},
+    {"claims_encoding"},
+    {"claims_json"},
+    {"claim_exp"},
+    {"claim_nbf"},
+    {"claim_iat"},
+    {"claim_sub"},
+    {"claim_aud"},
+    {"claim_role"},
+    {"claim_iss"},
+    {"claim_client_id"},
+    {"claim_session_id"},
+    {"not_yet_valid"},
+    {"expired", RefusalKind::kExpired},
+};
+static_assert(std::size(kRefusals) == kTokenRefusals);
+
+}  // namespace
 
 std::string_view Describe(TokenRefusal refusal) {
-  switch (refusal) {
-    case TokenRefusal::kNoCookie:
-      return "no_cookie";
-    case TokenRefusal::kCookieChunks:
-      return "cookie_chunks";
-    case TokenRefusal::kCookieEncoding:
-      return "cookie_encoding";
-    case TokenRefusal::kCookieSession:
-      return "cookie_session";
-    case TokenRefusal::kTooLong:
-      return "token_too_long";
-    case TokenRefusal::kParts:
-      return "token_parts";
-    case TokenRefusal::kHeaderEncoding:
-      return "header_encoding";
-    case TokenRefusal::kHeaderJson:
-      return "header_json";
-    case TokenRefusal::kHeaderCritical:
-      return "header_crit";
-    case TokenRefusal::kHeaderUnencoded:
-      return "header_b64";
-    case TokenRefusal::kHeaderType:
-      return "header_typ";
-    case TokenRefusal::kHeaderKid:
-      return "header_kid";
-    case TokenRefusal::kAlgorithm:
-      return "header_alg";
-    case TokenRefusal::kSignatureEncoding:
-      return "signature_encoding";
-    case TokenRefusal::kUnknownKey:
-      return "key_unknown";
-    case TokenRefusal::kAmbiguousKey:
-      return "key_ambiguous";
-    case TokenRefusal::kAlgorithmMismatch:
-      return "key_algorithm";
-    case TokenRefusal::kSignature:
-      return "signature";
-    case TokenRefusal::kClaimsEncoding:
-      return "claims_encoding";
-    case TokenRefusal::kClaimsJson:
-      return "claims_json";
-    case TokenRefusal::kExpiry:
-      return "claim_exp";
-    case TokenRefusal::kNotBefore:
-      return "claim_nbf";
-    case TokenRefusal::kIssuedAt:
-      return "claim_iat";
-    case TokenRefusal::kSubject:
-      return "claim_sub";
-    case TokenRefusal::kAudience:
-      return "claim_aud";
-    case TokenRefusal::kRole:
-      return "claim_role";
-    case TokenRefusal::kIssuer:
-      return "claim_iss";
-    case TokenRefusal::kSession:
-      return "claim_session_id";
-    case TokenRefusal::kNotYetValid:
-      return "not_yet_valid";
-    case TokenRefusal::kExpired:
-      return "expired";
-  }
-  return "unknown";
+  return kRefusals[static_cast<size_t>(refusal)].name;
 }
 
 RefusalKind KindOf(TokenRefusal refusal) {
-  switch (refusal) {
-    case TokenRefusal::kNoCookie:
-      return RefusalKind::kMissing;
-    case TokenRefusal::kExpired:
-      return RefusalKind::kExpired;
-    default:
-      return RefusalKind::kInvalid;
-  }
+  return kRefusals[static_cast<size_t>(refusal)].kind;
 }
 
 }  // namespace keys

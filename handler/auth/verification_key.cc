@@ -3,61 +3,26 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/param_build.h>
 #include <openssl/rsa.h>
 
 #include <array>
-#include <stdexcept>
+#include <optional>
 #include <utility>
 
-#include "handler/auth/ed25519_point.h"
+#include "handler/base/openssl.h"
 
 namespace keys {
 namespace {
 
-struct OpenSslDelete {
-  void operator()(EVP_PKEY* p) const { EVP_PKEY_free(p); }
-  void operator()(EVP_PKEY_CTX* p) const { EVP_PKEY_CTX_free(p); }
-  void operator()(EVP_MD* p) const { EVP_MD_free(p); }
-  void operator()(EVP_MD_CTX* p) const { EVP_MD_CTX_free(p); }
-  void operator()(EVP_MAC* p) const { EVP_MAC_free(p); }
-  void operator()(EVP_MAC_CTX* p) const { EVP_MAC_CTX_free(p); }
-  void operator()(BIGNUM* p) const { BN_free(p); }
-  void operator()(OSSL_PARAM_BLD* p) const { OSSL_PARAM_BLD_free(p); }
-  void operator()(OSSL_PARAM* p) const { OSSL_PARAM_free(p); }
-};
-template <typename T>
-using Owned = std::unique_ptr<T, OpenSslDelete>;
-
-constexpr size_t kSha256Size = 32;
+constexpr std::string_view kEd25519 = "Ed25519";
+constexpr size_t kHmacSize = 32;
 constexpr size_t kCoordinateSize = 32;
+constexpr size_t kEd25519Size = 32;
 constexpr size_t kMinSecret = 32;
 constexpr size_t kMaxSecret = 4096;
 constexpr int kMinRsaBits = 2048;
 constexpr int kMaxRsaBits = 8192;
 constexpr int kMaxRsaExponentBits = 64;
-
-const unsigned char* Bytes(std::string_view text) {
-  return reinterpret_cast<const unsigned char*>(text.data());
-}
-
-[[noreturn]] void ThrowOpenSsl(const char* what) {
-  char reason[256] = "no reason given";
-  if (const unsigned long code = ERR_get_error()) ERR_error_string_n(code, reason, sizeof reason);
-  ERR_clear_error();
-  throw std::runtime_error(std::string("OpenSSL: ") + what + ": " + reason);
-}
-
-template <typename T>
-Owned<T> Need(T* handle, const char* what) {
-  if (handle == nullptr) ThrowOpenSsl(what);
-  return Owned<T>(handle);
-}
-
-void Need(int result, const char* what) {
-  if (result != 1) ThrowOpenSsl(what);
-}
 
 // A public key of `type` with these parameters; null when OpenSSL finds them no key.
 Owned<EVP_PKEY> MakePublicKey(const char* type, OSSL_PARAM_BLD* builder) {
@@ -83,43 +48,23 @@ Owned<EVP_PKEY_CTX> MakeVerifier(EVP_PKEY* key) {
   return context;
 }
 
-// Writes an unsigned 32-byte number as a DER INTEGER (X.690 section 8.3); returns its end.
-unsigned char* WriteInteger(const unsigned char* number, unsigned char* out) {
-  size_t size = kCoordinateSize;
-  while (size > 1 && *number == 0) ++number, --size;
-  const bool looks_negative = (*number & 0x80) != 0;
-  *out++ = 0x02;
-  *out++ = static_cast<unsigned char>(size + (looks_negative ? 1 : 0));
-  if (looks_negative) *out++ = 0;
-  while (size-- > 0) *out++ = *number++;
-  return out;
-}
-
 }  // namespace
 
 // What the algorithm at hand needs; the rest is empty.
 struct VerificationKey::State {
-  Owned<EVP_MD> sha256;        // ES256, RS256
-  Owned<EVP_MD_CTX> digest;    // ES256, RS256, EdDSA
-  Owned<EVP_PKEY> public_key;  // ES256, RS256, EdDSA
-  Owned<EVP_PKEY_CTX> verify;  // ES256, RS256
-  Owned<EVP_MAC_CTX> hmac;     // HS256
+  Owned<EVP_PKEY> public_key;    // ES256, RS256, EdDSA
+  Owned<EVP_PKEY_CTX> verify;    // ES256, RS256
+  Owned<EVP_MD_CTX> digest;      // EdDSA
+  Owned<EVP_MAC_CTX> hmac;       // HS256
+  std::optional<Sha256> sha256;  // ES256, RS256
 
-  void UseSha256() {
-    sha256 = Need(EVP_MD_fetch(nullptr, "SHA256", nullptr), "SHA256");
-    digest = Need(EVP_MD_CTX_new(), "digest");
-  }
-
-  bool VerifyDigest(std::string_view input, const unsigned char* signature, size_t size) const {
-    std::array<unsigned char, kSha256Size> hash;
-    return EVP_DigestInit_ex2(digest.get(), sha256.get(), nullptr) == 1 &&
-           EVP_DigestUpdate(digest.get(), input.data(), input.size()) == 1 &&
-           EVP_DigestFinal_ex(digest.get(), hash.data(), nullptr) == 1 &&
-           EVP_PKEY_verify(verify.get(), signature, size, hash.data(), hash.size()) == 1;
+  bool VerifyHash(std::string_view input, const unsigned char* signature, size_t size) const {
+    const Sha256::Digest hash = sha256->Hash(input);
+    return EVP_PKEY_verify(verify.get(), signature, size, hash.data(), hash.size()) == 1;
   }
 
   bool VerifyHs256(std::string_view input, std::string_view signature) const {
-    std::array<unsigned char, kSha256Size> mac;
+    std::array<unsigned char, kHmacSize> mac;
     size_t size = 0;
     // Without a key, init starts over with the one that the context has.
     return signature.size() == mac.size() && EVP_MAC_init(hmac.get(), nullptr, 0, nullptr) == 1 &&
@@ -128,19 +73,25 @@ struct VerificationKey::State {
            CRYPTO_memcmp(mac.data(), signature.data(), mac.size()) == 0;
   }
 
+  // JWS writes r||s (RFC 7518 section 3.4), OpenSSL reads DER.
   bool VerifyEs256(std::string_view input, std::string_view signature) const {
     if (signature.size() != 2 * kCoordinateSize) return false;
+    const auto number = [&](size_t at) {
+      return Need(BN_bin2bn(Bytes(signature) + at, kCoordinateSize, nullptr), "BN");
+    };
+    auto r = number(0), s = number(kCoordinateSize);
+    const auto pair = Need(ECDSA_SIG_new(), "ECDSA_SIG");
+    Need(ECDSA_SIG_set0(pair.get(), r.get(), s.get()), "ECDSA_SIG");
+    r.release(), s.release();  // the pair's now
     std::array<unsigned char, 2 + 2 * (2 + 1 + kCoordinateSize)> der;
-    unsigned char* end = WriteInteger(Bytes(signature), der.data() + 2);
-    end = WriteInteger(Bytes(signature) + kCoordinateSize, end);
-    der[0] = 0x30;
-    der[1] = static_cast<unsigned char>(end - der.data() - 2);
-    return VerifyDigest(input, der.data(), static_cast<size_t>(end - der.data()));
+    unsigned char* end = der.data();
+    const int size = i2d_ECDSA_SIG(pair.get(), &end);
+    return size > 0 && VerifyHash(input, der.data(), static_cast<size_t>(size));
   }
 
   bool VerifyRs256(std::string_view input, std::string_view signature) const {
     return signature.size() == static_cast<size_t>(EVP_PKEY_get_size(public_key.get())) &&
-           VerifyDigest(input, Bytes(signature), signature.size());
+           VerifyHash(input, Bytes(signature), signature.size());
   }
 
   bool VerifyEdDsa(std::string_view input, std::string_view signature) const {
@@ -165,6 +116,7 @@ std::string_view NameOf(Algorithm algorithm) {
 }
 
 std::optional<Algorithm> ParseAlgorithm(std::string_view name) {
+  if (name == kEd25519) return Algorithm::kEdDsa;
   for (const Algorithm algorithm :
        {Algorithm::kHs256, Algorithm::kEs256, Algorithm::kRs256, Algorithm::kEdDsa}) {
     if (NameOf(algorithm) == name) return algorithm;
@@ -210,7 +162,7 @@ VerificationKey::Made VerificationKey::Es256(std::string_view x, std::string_vie
   state->public_key = MakePublicKey("EC", builder.get());
   if (!state->public_key) return "the point is not on P-256";
   state->verify = MakeVerifier(state->public_key.get());
-  state->UseSha256();
+  state->sha256.emplace();
   return VerificationKey(Algorithm::kEs256, std::move(state));
 }
 
@@ -235,14 +187,13 @@ VerificationKey::Made VerificationKey::Rs256(std::string_view modulus, std::stri
   if (!state->public_key) return "the RSA modulus is even, a prime, or has a small factor";
   state->verify = MakeVerifier(state->public_key.get());
   Need(EVP_PKEY_CTX_set_rsa_padding(state->verify.get(), RSA_PKCS1_PADDING), "RSA padding");
-  state->UseSha256();
-  Need(EVP_PKEY_CTX_set_signature_md(state->verify.get(), state->sha256.get()), "RSA digest");
+  state->sha256.emplace();
+  Need(EVP_PKEY_CTX_set_signature_md(state->verify.get(), Sha256::Algorithm()), "RSA digest");
   return VerificationKey(Algorithm::kRs256, std::move(state));
 }
 
 VerificationKey::Made VerificationKey::EdDsa(std::string_view x) {
   if (x.size() != kEd25519Size) return "x is not 32 bytes";
-  if (!IsGoodEd25519Point(x)) return "x is not a point of Ed25519, or one of small order";
   auto state = std::make_unique<State>();
   state->public_key = Need(
       EVP_PKEY_new_raw_public_key_ex(nullptr, "ED25519", nullptr, Bytes(x), x.size()), "ED25519");

@@ -4,14 +4,12 @@
 // used again for each call live behind it. Every rule about a key's strength is here; what a JWK
 // set says about a key (use, key_ops, alg) is jwk_set's.
 //
-//   algorithm  made from                        refused
-//   HS256      a secret of 32 to 4096 bytes     any other length
-//   ES256      x and y, 32 bytes each           a point that is not on P-256
-//   RS256      modulus, exponent                under 2048 or over 8192 bits; an even modulus; an
-//                                               exponent that is even, under 3 or over 64 bits
-//   EdDSA      x, 32 bytes: Ed25519             not a canonical point of the curve; a point of
-//   small
-//                                               order, for which anybody can sign
+//   algorithm  made from                      refused
+//   HS256      a secret of 32 to 4096 bytes   any other length
+//   ES256      x and y, 32 bytes each         a point that is not on P-256
+//   RS256      modulus, exponent              a modulus under 2048 or over 8192 bits, or even; an
+//                                             exponent that is even, under 3 or over 64 bits
+//   EdDSA      x, 32 bytes: Ed25519           any other length
 //
 // Errors: a bad parameter is a value (a sentence that says what is wrong); OpenSSL failing us when
 // an algorithm is fetched throws std::runtime_error with its error queue.
@@ -29,7 +27,8 @@ namespace keys {
 
 enum class Algorithm { kHs256, kEs256, kRs256, kEdDsa };
 
-// The name in `alg`, exactly: "HS256", "ES256", "RS256", "EdDSA".
+// The name in `alg`, exactly: "HS256", "ES256", "RS256", "EdDSA". RFC 9864 renames EdDSA with this
+// curve "Ed25519", which is read as the same.
 std::string_view NameOf(Algorithm algorithm);
 std::optional<Algorithm> ParseAlgorithm(std::string_view name);
 
@@ -49,7 +48,7 @@ class VerificationKey {
   Algorithm algorithm() const { return algorithm_; }
 
   // True only when `signature`, as JWS writes it (ES256: 64 bytes r||s), is right for `input`.
-  // Whatever else happens is false; OpenSSL's error queue is left empty.
+  // Every other input is false; OpenSSL's error queue is left empty.
   bool Verify(std::string_view input, std::string_view signature) const;
 
  private:

@@ -26,6 +26,22 @@ std::vector<std::string> SplitList(std::string_view list) {
                            "; are special characters of the password percent-encoded?");
 }
 
+// libpq's reason would quote the part that it stumbled over, often one of the password's. Only the
+// name of a query parameter behind the last `@` is none of it.
+[[noreturn]] void RefuseUnparsed(std::string_view url, std::string_view reason) {
+  constexpr std::string_view kParameter = "invalid URI query parameter: \"";
+  if (reason.starts_with(kParameter)) {
+    reason.remove_prefix(kParameter.size());
+    const std::string name(reason.substr(0, reason.find('"')));
+    const size_t at = url.rfind('@');
+    if (url.find(name, at == std::string_view::npos ? 0 : at) != std::string_view::npos) {
+      throw std::runtime_error("KEYS_DATABASE_URL: PostgreSQL has no parameter '" + name +
+                               "'; delete it");
+    }
+  }
+  Refuse("not a connection string that libpq understands");
+}
+
 bool IsHost(const std::string& host) {
   return host.starts_with('/') || host.find('@', 1) == std::string::npos;
 }
@@ -52,10 +68,11 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kKeepaliv
 }  // namespace
 
 Conninfo::Conninfo(const std::string& url) {
+  char* reason = nullptr;
   const std::unique_ptr<PQconninfoOption, decltype(&PQconninfoFree)> parsed(
-      PQconninfoParse(url.c_str(), nullptr), &PQconninfoFree);
-  // libpq's reason would quote the part that it stumbled over, often one of the password's.
-  if (!parsed) Refuse("not a connection string that libpq understands");
+      PQconninfoParse(url.c_str(), &reason), &PQconninfoFree);
+  const std::unique_ptr<char, decltype(&PQfreemem)> owned_reason(reason, &PQfreemem);
+  if (!parsed) RefuseUnparsed(url, reason == nullptr ? "" : reason);
   std::array<std::vector<std::string>, 3> lists;
   for (const PQconninfoOption* option = parsed.get(); option->keyword != nullptr; ++option) {
     if (option->val == nullptr) continue;

@@ -3,6 +3,7 @@
 
 import json
 import unittest
+import urllib.parse
 import uuid
 
 from tests.support.users import User, lift_limits
@@ -115,6 +116,7 @@ class Tokens(Sessions):
             "claim_role": stack.mint(*mint, "--claim", 'role="service_role"'),
             "claim_sub": stack.mint(*mint, "--without", "sub"),
             "claim_session_id": stack.mint(*mint, "--without", "session_id"),
+            "claim_client_id": stack.mint(*mint, "--claim", 'client_id="9f1c6f0e-6d8b-4f6e-8f6e-1f2d3c4b5a69"'),
             "claim_exp": stack.mint(*mint, "--claim", 'exp="tomorrow"'),
             "not_yet_valid": stack.mint(*mint, "--claim", "nbf=9000000000"),
             "header_crit": stack.mint(*mint, "--header", 'crit=["b64"]'),
@@ -212,9 +214,45 @@ class Cookies(Sessions):
         whole = f"{SUPABASE}={self.value}"
         other = User(stack)
         self.assert_good(self.ask(f"{SUPABASE}=broken; {self.plain}"))
-        self.assert_refused(self.ask(f"{whole}; sb-access-token=broken"))
+        self.assert_good(self.ask(f"{whole}; sb-access-token=broken"))
         stack.psql(f"DELETE FROM auth.sessions WHERE id = '{other.session}'")
         self.assert_refused(self.ask(f"{whole}; sb-access-token={other.token}"))
+
+    def test_a_stale_cookie_does_not_lock_out_a_live_one(self):
+        expired = "sb-access-token=" + stack.mint("--user", self.user.id, "--expires-in", "-60")
+        whole = f"{SUPABASE}={self.value}"
+        stale = f"{SUPABASE}=base64-" + base64url(json.dumps({"access_token": expired.split("=")[1]}).encode())
+        for cookies in (
+            [expired, whole],
+            [expired, *self.chunks()],
+            [expired, self.plain],
+            [stale, whole],
+            [stale, *self.chunks()],
+            [f"{SUPABASE}=", *self.chunks(), f"{SUPABASE}.99=stale"],
+        ):
+            with self.subTest([cookie[:40] for cookie in cookies]):
+                self.assert_good(self.ask("; ".join(cookies)))
+        self.assert_refused(self.ask(f"{stale}; {expired}"), "expired_session")
+        self.assert_refused(self.ask(f"{stale}; sb-access-token=x"))
+
+    def test_the_session_may_stand_there_as_it_is(self):
+        session = {"access_token": self.user.token, "user": {"name": "Зоя 🦊 100%"}}
+        raw = urllib.parse.quote(json.dumps(session, ensure_ascii=False))
+        self.assert_good(self.ask(f"{SUPABASE}={raw}"))
+        half = raw.index("%22user")
+        self.assert_good(self.ask(f"{SUPABASE}.0={raw[:half]}; {SUPABASE}.1={raw[half:]}"))
+
+    def test_a_token_up_to_16_kb_is_taken_a_longer_one_is_431(self):
+        mint = ["--user", self.user.id, "--session", self.user.session]
+        large = stack.mint(*mint, "--claim", f'user_metadata={{"x":"{"x" * 11500}"}}')
+        self.assertGreater(len(large), 15 * 1024)
+        self.assert_good(stack.get(token=large))
+        longer = stack.mint(*mint, "--claim", f'user_metadata={{"x":"{"x" * 12500}"}}')
+        self.assertGreater(len(longer), 16 * 1024)
+        answer = stack.get(token=longer)
+        self.assertEqual((answer.status, answer.json()["error"]["code"]), (431, "headers_too_large"))
+        self.assertIn("user_metadata", answer.json()["error"]["message"])
+        self.assertRegex(self.rules(answer), r"\brule=token_too_long\b")
 
     def test_without_either_cookie_there_is_no_session(self):
         self.assert_refused(self.ask("theme=dark"), "missing_api_key")

@@ -156,7 +156,7 @@ int main(int argc, char** argv) {
   if (times < 1) return Fail("usage: pure-path N");
 
   keys::Config config;
-  config.token.issuer = "https://local.example/auth/v1";
+  config.token.issuers = {"https://local.example/auth/v1"};
   keys::Metrics metrics("");
   keys::ListKeys list_keys(config, metrics);
   const keys::LoadedKeys loaded = keys::JwkSet::Load(std::nullopt, kSecret);

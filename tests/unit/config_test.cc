@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 namespace keys {
 namespace {
@@ -28,7 +29,7 @@ TEST_CASE("the least that is needed, and every default") {
   CHECK(loaded.config.cookies.token == "sb-access-token");
   CHECK(loaded.config.cookies.supabase.empty());
   CHECK(loaded.config.token.audience == "authenticated");
-  CHECK(loaded.config.token.issuer.empty());
+  CHECK(loaded.config.token.issuers.empty());
   CHECK(loaded.config.token.leeway.count() == 0);
   CHECK(loaded.config.token.require_session);
   CHECK(loaded.config.deadline.count() == 2000);
@@ -72,6 +73,23 @@ TEST_CASE("each setting, accepted and refused") {
     CHECK(loaded.problems.empty() == row.good);
     if (!row.good) CHECK(loaded.problems.front().find(row.name) == 0);
   }
+}
+
+TEST_CASE("issuers are a list, separated by commas or spaces") {
+  const auto issuers = [](const char* value) {
+    Environment environment = kLeast;
+    environment["KEYS_JWT_ISSUER"] = value;
+    return Load(environment).config.token.issuers;
+  };
+  using List = std::vector<std::string>;
+  CHECK(issuers("https://a/v1") == List{"https://a/v1"});
+  CHECK(issuers("https://a/v1,https://b/v1") == List{"https://a/v1", "https://b/v1"});
+  CHECK(issuers(" https://a/v1  https://b/v1,") == List{"https://a/v1", "https://b/v1"});
+  CHECK(issuers("").empty());
+
+  Environment environment = kLeast;
+  environment["KEYS_JWT_ISSUER"] = " , ";
+  CHECK(Load(environment).problems.size() == 1);
 }
 
 TEST_CASE("every problem is listed at once") {

@@ -19,6 +19,7 @@ const struct {
     {ApiError::kCrossSiteRequest, 403, "cross_site_request"},
     {ApiError::kMethodNotAllowed, 405, "method_not_allowed"},
     {ApiError::kRateLimitExceeded, 429, "rate_limit_exceeded"},
+    {ApiError::kHeadersTooLarge, 431, "headers_too_large"},
     {ApiError::kServiceUnavailable, 503, "service_unavailable"},
     {ApiError::kInternalError, 500, "internal_error"},
 };

@@ -7,6 +7,14 @@
 namespace keys {
 namespace {
 
+std::optional<std::string_view> FindCookie(std::string_view header, std::string_view name) {
+  CookieReader reader(header);
+  while (const std::optional<Cookie> cookie = reader.Next()) {
+    if (cookie->name == name) return cookie->value;
+  }
+  return std::nullopt;
+}
+
 TEST_CASE("a cookie is found by its exact name, and its neighbours cannot hide it") {
   struct Row {
     std::string_view header;
@@ -24,7 +32,7 @@ TEST_CASE("a cookie is found by its exact name, and its neighbours cannot hide i
       {"t=a=b==", "a=b=="},
       {"t=", ""},
       {"t= ; a=1", ""},
-      // The first of two wins, also when it is empty.
+      // The first of two comes first, also when it is empty.
       {"t=first; t=second", "first"},
       {"t=; t=second", ""},
       // A value is not unquoted.

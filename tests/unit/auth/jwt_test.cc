@@ -98,7 +98,7 @@ int CheckVectors(const std::string& path) {
     std::getline(columns, token, '\t');
     std::getline(columns, verdict, '\t');
     CAPTURE(source);
-    const auto set = SetOf(jwk);
+    const auto set = SetOf(jwk + "," + Signer::Of(Algorithm::kEs256, 1).Jwk("beside"));
     CHECK(Verify(token, *set) == verdict);
     ++rows;
     if (verdict == "header_alg") continue;
@@ -143,11 +143,63 @@ TEST_CASE("key type x header alg x kid: what each holder of one key could sign")
 
 TEST_CASE("the legacy secret verifies tokens with a kid of Supabase's, and without") {
   const std::string& secret = Signer::Of(Algorithm::kHs256).secret();
-  const auto set = JwkSet::Load(R"({"keys":[]})", secret).set;
+  LoadedKeys loaded = JwkSet::Load(R"({"keys":[]})", secret);
+  CHECK(loaded.skipped.empty());  // the set of every project without asymmetric keys
+  const auto set = std::move(loaded.set);
   CHECK(Verify(WithHeader(R"({"alg":"HS256","typ":"JWT"})"), *set) == "ok");
   CHECK(Verify(WithHeader(R"({"alg":"HS256","kid":"5Hb8Vm/x","typ":"JWT"})"), *set) == "ok");
   const auto other = JwkSet::Load(std::nullopt, secret + "x").set;
   CHECK(Verify(WithHeader(R"({"alg":"HS256","typ":"JWT"})"), *other) == "signature");
+}
+
+TEST_CASE("Supabase's self-hosted set verifies beside the secret file and without it") {
+  const Signer& legacy = Signer::Of(Algorithm::kHs256);
+  const Signer& es = Signer::Of(Algorithm::kEs256);
+  const std::string text = "{\"keys\":[" + es.Jwk("ec") + "," + legacy.Jwk("") + "]}";
+  for (const bool with_file : {true, false}) {
+    CAPTURE(with_file);
+    const auto secret = with_file ? std::optional<std::string_view>(legacy.secret()) : std::nullopt;
+    const LoadedKeys loaded = JwkSet::Load(text, secret);
+    REQUIRE(loaded.set != nullptr);
+    CHECK(loaded.skipped.empty());
+    CHECK(loaded.set->size() == 2);
+    CHECK(Verify(WithHeader(R"({"alg":"HS256","typ":"JWT"})"), *loaded.set) == "ok");
+    CHECK(Verify(WithHeader(R"({"alg":"HS256","kid":"any"})"), *loaded.set) == "ok");
+    const std::string header = R"({"alg":"ES256","kid":"ec"})";
+    CHECK(Verify(es.Token(header, GoodClaims().Text()), *loaded.set) == "ok");
+    CHECK(Verify(es.Token(R"({"alg":"ES256"})", GoodClaims().Text()), *loaded.set) == "ok");
+    CHECK(Verify(es.Token(R"({"alg":"ES256","kid":"x"})", GoodClaims().Text()), *loaded.set) ==
+          "key_unknown");
+  }
+}
+
+TEST_CASE("without a kid every key of the algorithm is tried, four at most") {
+  std::string keys;
+  for (int i = 0; i < 5; ++i) {
+    keys += (i == 0 ? "" : ",") + Signer::Of(Algorithm::kEs256, i).Jwk("es" + std::to_string(i));
+  }
+  const auto set = SetOf(keys);
+  for (int i = 0; i < 5; ++i) {
+    CAPTURE(i);
+    const Signer& signer = Signer::Of(Algorithm::kEs256, i);
+    CHECK(Verify(signer.Token(R"({"alg":"ES256"})", GoodClaims().Text()), *set) ==
+          (i < 4 ? "ok" : "signature"));
+    const std::string header = R"({"alg":"ES256","kid":"es)" + std::to_string(i) + "\"}";
+    CHECK(Verify(signer.Token(header, GoodClaims().Text()), *set) == "ok");
+  }
+}
+
+TEST_CASE("EdDSA and RFC 9864's Ed25519 are one algorithm, in the key and in the token") {
+  const Signer& ed = Signer::Of(Algorithm::kEdDsa);
+  for (const std::string key_alg : {"EdDSA", "Ed25519"}) {
+    const auto set = SetOf(ed.Jwk("k", ",\"alg\":\"" + key_alg + "\""));
+    for (const std::string alg : {"EdDSA", "Ed25519"}) {
+      CAPTURE(key_alg);
+      CAPTURE(alg);
+      const std::string header = "{\"kid\":\"k\",\"alg\":\"" + alg + "\"}";
+      CHECK(Verify(ed.Token(header, GoodClaims().Text()), *set) == "ok");
+    }
+  }
 }
 
 TEST_CASE("each member of the header, good and bad") {
@@ -290,6 +342,11 @@ TEST_CASE("each claim, good and bad") {
       {"role null", with("role", "null"), "claim_role"},
       {"role an array", with("role", R"(["authenticated"])"), "claim_role"},
       {"role of another case", with("role", R"("AUTHENTICATED")"), "claim_role"},
+      {"client_id", with("client_id", R"("9f1c6f0e-6d8b-4f6e-8f6e-1f2d3c4b5a69")"),
+       "claim_client_id"},
+      {"client_id empty", with("client_id", R"("")"), "claim_client_id"},
+      {"client_id null", with("client_id", "null"), "claim_client_id"},
+      {"client_id in another claim", with("x", R"({"client_id":"y"})"), "ok"},
       {"session_id absent", without("session_id"), "claim_session_id"},
       {"session_id null", with("session_id", "null"), "claim_session_id"},
       {"session_id empty", with("session_id", R"("")"), "claim_session_id"},
@@ -365,11 +422,12 @@ TEST_CASE("each claim, good and bad") {
 
 TEST_CASE("issuer, audience and session are what the policy says") {
   TokenPolicy policy;
-  policy.issuer = "https://ref.supabase.co/auth/v1";
+  policy.issuers = {"https://auth.example/auth/v1", "https://ref.supabase.co/auth/v1"};
   const auto verify = [&](JsonObject claims) {
     return Verify(WithClaims(claims.Text()), Keys(), policy);
   };
   CHECK(verify(GoodClaims()) == "ok");
+  CHECK(verify(GoodClaims().Set("iss", R"("https://auth.example/auth/v1")")) == "ok");
   CHECK(verify(GoodClaims().Remove("iss")) == "claim_iss");
   CHECK(verify(GoodClaims().Set("iss", R"("https://other.supabase.co/auth/v1")")) == "claim_iss");
   CHECK(verify(GoodClaims().Set("iss", R"("https://ref.supabase.co/auth/v1/")")) == "claim_iss");
@@ -584,7 +642,7 @@ TEST_CASE("a token has three parts, each strict base64url, in one spelling only"
                     "." + R"({"exp":1900000000})")) == "header_b64");
 }
 
-TEST_CASE("a token of 8 KB is read, a longer one is not") {
+TEST_CASE("a token of 16 KB is read, a longer one is not") {
   const auto of_length = [](size_t length) {
     const std::string empty = WithClaims(GoodClaims().Set("x", R"("")").Text());
     size_t pad = (length - empty.size()) * 3 / 4;
@@ -639,15 +697,16 @@ TEST_CASE("a NumericDate is a number within 2^53 seconds of the epoch") {
   }
 }
 
-TEST_CASE("each refusal has a name of its own, and only two are not simply invalid") {
+TEST_CASE("each refusal has a name of its own, and only three are not simply invalid") {
   std::set<std::string_view> names;
-  for (int i = 0; i <= static_cast<int>(TokenRefusal::kExpired); ++i) {
+  for (size_t i = 0; i < kTokenRefusals; ++i) {
     const auto refusal = static_cast<TokenRefusal>(i);
     CAPTURE(Describe(refusal));
     CHECK(names.insert(Describe(refusal)).second);
-    CHECK(Describe(refusal) != "unknown");
+    CHECK_FALSE(Describe(refusal).empty());
     CHECK(KindOf(refusal) == (refusal == TokenRefusal::kNoCookie  ? RefusalKind::kMissing
                               : refusal == TokenRefusal::kExpired ? RefusalKind::kExpired
+                              : refusal == TokenRefusal::kTooLong ? RefusalKind::kTooLarge
                                                                   : RefusalKind::kInvalid));
   }
 }

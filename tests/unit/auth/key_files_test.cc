@@ -51,7 +51,7 @@ std::string Es(int number) {
   return Signer::Of(Algorithm::kEs256, number).Jwk("es" + std::to_string(number));
 }
 bool Has(const KeyFiles& files, const std::string& kid, std::string_view alg = "ES256") {
-  return std::holds_alternative<const VerificationKey*>(files.keys().Find(kid, alg));
+  return std::holds_alternative<JwkSet::Candidates>(files.keys().Find(kid, alg));
 }
 
 const std::string kSecret = "a legacy secret of over thirty-two bytes";
@@ -59,8 +59,8 @@ const std::string kSecret = "a legacy secret of over thirty-two bytes";
 // Whether the set that was loaded verifies with exactly these bytes.
 bool UsesSecret(const KeyFiles& files, const std::string& secret) {
   const auto found = files.keys().Find(std::nullopt, "HS256");
-  const auto* const key = std::get_if<const VerificationKey*>(&found);
-  return key != nullptr && (*key)->Verify("input", test::HmacSha256(secret, "input"));
+  const auto* const keys = std::get_if<JwkSet::Candidates>(&found);
+  return keys != nullptr && (*keys->begin())->Verify("input", test::HmacSha256(secret, "input"));
 }
 
 TEST_CASE("either file or both make one set") {
@@ -128,9 +128,12 @@ TEST_CASE("the first load returns every problem of both files") {
         directory.Path("long") + ": over 4098 bytes\n");
   CHECK(problems(directory.Write("bad", SetOf(R"({"kid":"a"},{"kid":"b"})")),
                  directory.Write("short", "short\n")) ==
-        "key 'a': kty is missing\nkey 'b': kty is missing\n"
-        "legacy secret: the secret has 5 bytes, not 32 to 4096\n");
-  CHECK(problems(directory.Write("empty", SetOf("")), "").starts_with("no key"));
+        "legacy secret: the secret has 5 bytes, not 32 to 4096\n"
+        "key 'a': kty is missing\nkey 'b': kty is missing\n");
+  CHECK(problems(directory.Path("bad"), "") ==
+        "no key that verifies session tokens\nkey 'a': kty is missing\nkey 'b': kty is missing\n");
+  CHECK(problems(directory.Write("empty", SetOf("")), "") ==
+        "no key that verifies session tokens\n");
   CHECK(problems(directory.Path("empty"), directory.Write("secret", kSecret)) == "");
 }
 
@@ -193,7 +196,7 @@ TEST_CASE("a broken set is reported once, and the old one stays until a good one
            UsesSecret(files, kSecret);
   };
 
-  for (const std::string broken : {"", "{", "{\"keys\":[{\"kid\":\"x\"}]}", "not a key set"}) {
+  for (const std::string broken : {"", "{", "{\"keys\":{}}", "not a key set"}) {
     CAPTURE(broken);
     directory.Replace("jwks", broken);
     CHECK(files.Poll() == Change::kBroken);
@@ -219,20 +222,32 @@ TEST_CASE("a broken set is reported once, and the old one stays until a good one
   CHECK(UsesSecret(files, kSecret + " and more"));
 }
 
-TEST_CASE("the last key can be removed") {
+TEST_CASE("a set without a usable key leaves the old one in use, unless there is the secret") {
   const Directory directory;
+  const std::string odd = R"({"kid":"odd","kty":"EC","crv":"P-384","x":"AA","y":"AA"})";
   KeyFiles files({directory.Replace("jwks", SetOf(Es(0))), ""});
   REQUIRE(files.Load().empty());
-  directory.Replace("jwks", SetOf(""));
+  for (const std::string& keys : {std::string(), odd}) {
+    directory.Replace("jwks", SetOf(keys));
+    CHECK(files.Poll() == Change::kBroken);
+    CHECK(Has(files, "es0"));
+  }
+  directory.Replace("jwks", SetOf(odd + "," + Es(1)));
   CHECK(files.Poll() == Change::kReplaced);
-  CHECK(files.keys().size() == 0);
-  CHECK_FALSE(Has(files, "es0"));
+  CHECK(Has(files, "es1"));
+
+  KeyFiles both({directory.Path("jwks"), directory.Write("secret", kSecret)});
+  REQUIRE(both.Load().empty());
+  directory.Replace("jwks", SetOf(""));
+  CHECK(both.Poll() == Change::kReplaced);
+  CHECK_FALSE(Has(both, "es1"));
+  CHECK(UsesSecret(both, kSecret));
 }
 
 TEST_CASE("a JWK set file is judged alone, as --check-keys does") {
   const Directory directory;
   CHECK(LoadJwkSetFile(directory.Write("good", SetOf(Es(0)))).problems.empty());
-  CHECK(LoadJwkSetFile(directory.Write("empty", SetOf(""))).problems.empty());
+  CHECK(LoadJwkSetFile(directory.Write("empty", SetOf(""))).problems.size() == 1);
   CHECK(LoadJwkSetFile(directory.Write("bad", "{")).problems.size() == 1);
   CHECK(LoadJwkSetFile(directory.Path("absent")).problems.size() == 1);
 }

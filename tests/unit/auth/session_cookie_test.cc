@@ -12,14 +12,20 @@ namespace {
 
 const SessionCookieNames kNames{"sb-access-token", "sb-ref-auth-token"};
 
-// The token, or the refusal's name in brackets.
-std::string Find(std::string_view header, const SessionCookieNames& names = kNames) {
+// Every candidate in order, refusals by their names in brackets, separated by spaces.
+std::string All(std::string_view header, const SessionCookieNames& names = kNames) {
   std::string scratch = "left over from the request before";
-  const auto found = FindSessionToken(header, names, scratch);
-  if (const auto* const refusal = std::get_if<TokenRefusal>(&found)) {
-    return "[" + std::string(Describe(*refusal)) + "]";
+  SessionCandidates candidates(header, names, scratch);
+  std::string all;
+  for (int number = 0; const auto candidate = candidates.Next(); ++number) {
+    if (number > 0) all += " ";
+    if (const auto* const refusal = std::get_if<TokenRefusal>(&*candidate)) {
+      all += "[" + std::string(Describe(*refusal)) + "]";
+    } else {
+      all += std::get<std::string_view>(*candidate);
+    }
   }
-  return std::string(std::get<std::string_view>(found));
+  return all;
 }
 
 std::string Encoded(std::string_view json) {
@@ -46,21 +52,34 @@ constexpr std::string_view kSession =
     R"({"access_token":"aaa.bbb.ccc","token_type":"bearer","expires_in":3600,)"
     R"("refresh_token":"r","user":{"id":"u","access_token":"not.this.one","n":[1,{"x":null}]}})";
 
-TEST_CASE("sb-access-token comes first, whatever stands beside it") {
-  const std::string whole = "sb-ref-auth-token=" + Encoded(kSession);
-  CHECK(Find("sb-access-token=x.y.z") == "x.y.z");
-  CHECK(Find(whole + "; sb-access-token=x.y.z") == "x.y.z");
-  CHECK(Find("sb-ref-auth-token=broken; sb-access-token=x.y.z") == "x.y.z");
-  CHECK(Find(whole + "; sb-access-token=") == "");
-  CHECK(Find("") == "[no_cookie]");
-  CHECK(Find("a=b") == "[no_cookie]");
+// A session of this token, as the whole cookie holds it.
+std::string Session(std::string_view token) {
+  return Encoded("{\"access_token\":\"" + std::string(token) + "\"}");
+}
+
+TEST_CASE("candidates come in their order, the first two of each name") {
+  const std::string token = "sb-access-token=", whole = "sb-ref-auth-token=";
+  CHECK(All(token + "a") == "a");
+  CHECK(All(token + "a; " + token + "b; " + token + "c") == "a b");
+  CHECK(All(whole + Session("w") + "; " + token + "a") == "a w");
+  CHECK(All(whole + "broken; " + token + "a") == "a [cookie_session]");
+  CHECK(All(whole + Session("w") + "; " + token + "; " + whole + Session("v")) == " w v");
+  CHECK(All(whole + Session("w") + "; " + whole + Session("v") + "; " + whole + Session("u")) ==
+        "w v");
+  CHECK(All("") == "");
+  CHECK(All("a=b") == "");
+  // No more than four cost a signature.
+  CHECK(All(token + "a; " + token + "b; " + whole + Session("w") + "; " + whole + Session("v") +
+            "; sb-ref-auth-token.0=" + Session("c") + "; sb-ref-auth-token.0=" + Session("d")) ==
+        "a b w c");
 }
 
 TEST_CASE("the supabase cookie is understood only where it is configured") {
   const std::string whole = "sb-ref-auth-token=" + Encoded(kSession);
-  CHECK(Find(whole) == "aaa.bbb.ccc");
-  CHECK(Find(whole, {"sb-access-token", ""}) == "[no_cookie]");
-  CHECK(Find(whole, {"sb-access-token", "sb-other-auth-token"}) == "[no_cookie]");
+  CHECK(All(whole) == "aaa.bbb.ccc");
+  CHECK(All(whole, {"sb-access-token", ""}) == "");
+  CHECK(All(whole + "; =x; .0=y", {"sb-access-token", ""}) == "");
+  CHECK(All(whole, {"sb-access-token", "sb-other-auth-token"}) == "");
 }
 
 TEST_CASE("chunks of any size and order give the token") {
@@ -68,32 +87,59 @@ TEST_CASE("chunks of any size and order give the token") {
   for (const size_t size : {value.size(), value.size() / 2 + 1, size_t{32}}) {
     CAPTURE(size);
     std::vector<std::string> cookies = Chunks(value, size);
-    CHECK(Find(Joined(cookies)) == "aaa.bbb.ccc");
+    CHECK(All(Joined(cookies)) == "aaa.bbb.ccc");
     std::swap(cookies.front(), cookies.back());
-    CHECK(Find("a=1; " + Joined(cookies)) == "aaa.bbb.ccc");
+    CHECK(All("a=1; " + Joined(cookies)) == "aaa.bbb.ccc");
   }
 }
 
-TEST_CASE("broken and missing chunks are a refusal, never a guess") {
+TEST_CASE("chunks end at the first that is absent or empty, whatever lies behind") {
   const std::string value = Encoded(kSession);
   const std::vector<std::string> three = Chunks(value, value.size() / 3 + 1);
   REQUIRE(three.size() == 3);
-  CHECK(Find(Joined(three)) == "aaa.bbb.ccc");
-  CHECK(Find(Joined({three[1], three[2]})) == "[cookie_chunks]");
-  CHECK(Find(Joined({three[0], three[2]})) == "[cookie_chunks]");
-  CHECK(Find(three[1]) == "[cookie_chunks]");
-  CHECK(Find(Joined({three[0], three[1], three[2], "sb-ref-auth-token.4=x"})) == "[cookie_chunks]");
-  // The last one is missing: what is there is no whole text.
-  CHECK(Find(Joined({three[0], three[1]})) != "aaa.bbb.ccc");
-  CHECK(Find(Joined({three[0], three[1]})).starts_with("[cookie_"));
-  // One is from somewhere else.
-  CHECK(Find(Joined({three[0], "sb-ref-auth-token.1=!", three[2]})) == "[cookie_encoding]");
-  CHECK(Find(Joined({three[0], "sb-ref-auth-token.1=", three[2]})).starts_with("[cookie_"));
-  // Of two chunks of one number the first counts.
-  CHECK(Find(Joined({three[0], three[1], "sb-ref-auth-token.1=!", three[2]})) == "aaa.bbb.ccc");
-  // The whole form comes before chunks.
-  CHECK(Find("sb-ref-auth-token=" + value + "; sb-ref-auth-token.0=!") == "aaa.bbb.ccc");
-  CHECK(Find("sb-ref-auth-token=!; " + Joined(three)) == "[cookie_encoding]");
+  const std::string good = Joined(three);
+  CHECK(All(good) == "aaa.bbb.ccc");
+  for (const std::string number :
+       {"4", "5", "31", "32", "99", "100", "99999999999999999999999", "18446744073709551616"}) {
+    CAPTURE(number);
+    CHECK(All(good + "sb-ref-auth-token." + number + "=stale") == "aaa.bbb.ccc");
+  }
+  CHECK(All(good + "sb-ref-auth-token.3=; sb-ref-auth-token.4=stale") == "aaa.bbb.ccc");
+  // One more that follows belongs to it.
+  CHECK(All(good + "sb-ref-auth-token.3=%") == "[cookie_encoding]");
+  // A missing one leaves half a text.
+  CHECK(All(Joined({three[0], three[1]})) == "[cookie_session]");
+  CHECK(All(Joined({three[0], three[2]})) == "[cookie_session]");
+  CHECK(All(Joined({three[0], "sb-ref-auth-token.1=", three[2]})) == "[cookie_session]");
+  CHECK(All(Joined({three[1], three[2]})) == "[cookie_chunks]");
+  CHECK(All(three[1]) == "[cookie_chunks]");
+  CHECK(All("sb-ref-auth-token.0=; " + three[1]) == "[cookie_chunks]");
+  // Emptied ones are what a sign-out leaves.
+  CHECK(All("sb-ref-auth-token.0=; sb-ref-auth-token.1=") == "");
+  CHECK(All("sb-ref-auth-token=") == "");
+}
+
+TEST_CASE("the whole cookie comes before chunks, unless it is empty") {
+  const std::string whole = "sb-ref-auth-token=", chunk = "; sb-ref-auth-token.0=" + Session("c");
+  CHECK(All(whole + Session("w") + chunk) == "w c");
+  CHECK(All(whole + chunk) == "c");
+  CHECK(All(whole + "!" + chunk) == "[cookie_session] c");
+  CHECK(All(whole + chunk + "; " + whole + Session("w")) == "c w");
+}
+
+TEST_CASE("two generations of chunks are two candidates, also where one is longer") {
+  const std::string live = Encoded(kSession);
+  const std::string pad(200, 'p');
+  const std::string other = Encoded(R"({"access_token":"old.old.old","pad":")" + pad + pad + "\"}");
+  const auto header = [](const std::string& first, const std::string& second, size_t size) {
+    return Joined(Chunks(first, size)) + Joined(Chunks(second, size));
+  };
+  const size_t third = live.size() / 3 + 1;
+  CHECK(All(header(live, live, third)) == "aaa.bbb.ccc aaa.bbb.ccc aaa.bbb.ccc");
+  REQUIRE(Chunks(other, third).size() > 3);
+  CHECK(All(header(other, live, third)).starts_with("old.old.old aaa.bbb.ccc"));
+  // The longer one's rest has no second occurrence.
+  CHECK(All(header(live, other, third)) == "[cookie_session] [cookie_session] old.old.old");
 }
 
 TEST_CASE("names that only resemble a chunk are neighbours") {
@@ -103,49 +149,54 @@ TEST_CASE("names that only resemble a chunk are neighbours") {
         "sb-ref-auth-token.1x", "sb-ref-auth-token.-1", "sb-ref-auth-token.+1",
         "sb-ref-auth-token-code-verifier", "sb-ref-auth-tokens.1", "SB-REF-AUTH-TOKEN.1"}) {
     CAPTURE(name);
-    CHECK(Find(name + "=x; " + whole) == "aaa.bbb.ccc");
-    CHECK(Find(name + "=x") == "[no_cookie]");
+    CHECK(All(name + "=x; " + whole) == "aaa.bbb.ccc");
+    CHECK(All(name + "=x") == "");
   }
 }
 
-TEST_CASE("chunks are bounded in number and length") {
-  const std::string value = Encoded(kSession);
-  const auto with_last = [&](const std::string& number) {
-    return "sb-ref-auth-token.0=" + value + "; sb-ref-auth-token." + number + "=x";
-  };
-  CHECK(Find(with_last("16")) == "[cookie_chunks]");
-  CHECK(Find(with_last("99999999999999999999999")) == "[cookie_chunks]");
-  CHECK(Find(with_last("18446744073709551617")) == "[cookie_chunks]");
-
+TEST_CASE("a session cookie is bounded in length") {
   const auto of_length = [](size_t length) {
     std::string json = R"({"access_token":"t","pad":")";
     const size_t bytes = (length - 7) / 4 * 3;
     json += std::string(bytes - json.size() - 2, 'p') + "\"}";
     return "sb-ref-auth-token=" + Encoded(json);
   };
-  CHECK(Find(of_length(kMaxSessionCookieLength - 1)) == "t");
-  CHECK(Find(of_length(kMaxSessionCookieLength + 8)) == "[cookie_encoding]");
+  CHECK(All(of_length(kMaxSessionCookieLength - 1)) == "t");
+  CHECK(All(of_length(kMaxSessionCookieLength + 8)) == "[token_too_long]");
 }
 
-TEST_CASE("the session is strict base64url of one JSON object with one access_token") {
+TEST_CASE("a session is JSON, in base64url or as it is, with an access_token") {
   struct Row {
-    std::string_view flaw;
+    std::string_view what;
     std::string value;
     std::string found;
   };
   const std::string good = R"({"access_token":"a.b.c"})";
   const Row rows[] = {
-      {"none", Encoded(good), "a.b.c"},
-      {"none: an escape in the token", Encoded(R"({"access_token":"\u0061.b.c"})"), "a.b.c"},
-      {"empty", "", "[cookie_encoding]"},
+      {"base64url", Encoded(good), "a.b.c"},
+      {"raw JSON", good, "a.b.c"},
+      {"raw JSON, percent-encoded", "%7B%22access_token%22%3a%22a.b.c%22%7D", "a.b.c"},
+      {"raw JSON, a name in another script",
+       R"({"access_token":"a.b.c","n":"%D0%97%D0%BE%D1%8F%20%F0%9F%A6%8A"})", "a.b.c"},
+      {"raw JSON with a percent sign", R"({"access_token":"a.b.c","n":"100%"})", "a.b.c"},
+      {"raw JSON with escapes that are no UTF-8", R"({"access_token":"a.b.c","n":"%ff%C0%AF"})",
+       "a.b.c"},
+      {"raw JSON, half percent-encoded", R"(%7B"access_token":"a.b.c","n":"%2"})",
+       "[cookie_session]"},
+      {"base64url, percent-encoded", "base64%2D" + test::EncodeBase64url(good), "a.b.c"},
+      {"an escape in the token", Encoded(R"({"access_token":"\u0061.b.c"})"), "a.b.c"},
+      {"white space in it", "base64-eyJhY2Nlc3Nf dG9rZW4i%20OiJhLmIuYyJ9", "a.b.c"},
+      {"spare bits", "base64-eyJhY2Nlc3NfdG9rZW4iOiJhLmIuYyJ9AA", "[cookie_session]"},
+      {"a digit that makes no byte", "base64-eyJhY2Nlc3NfdG9rZW4iOiJhLmIuYyJ9A", "a.b.c"},
+      {"spare bits set", "base64-" + test::EncodeBase64url(good + " ").replace(33, 1, "B"),
+       "a.b.c"},
       {"prefix alone", "base64-", "[cookie_session]"},
-      {"no prefix", test::EncodeBase64url(good), "[cookie_encoding]"},
-      {"prefix in capitals", "BASE64-" + test::EncodeBase64url(good), "[cookie_encoding]"},
-      {"prefix of another encoding", "base64url-" + test::EncodeBase64url(good),
-       "[cookie_encoding]"},
+      {"no prefix", test::EncodeBase64url(good), "[cookie_session]"},
+      {"prefix in capitals", "BASE64-" + test::EncodeBase64url(good), "[cookie_session]"},
+      {"another prefix", "base64url-" + test::EncodeBase64url(good), "[cookie_session]"},
       {"padding", Encoded(good + " ") + "=", "[cookie_encoding]"},
-      {"quoted", "\"" + Encoded(good) + "\"", "[cookie_encoding]"},
-      {"raw JSON", good, "[cookie_encoding]"},
+      {"standard base64", "base64-" + test::EncodeBase64url(good) + "+/", "[cookie_encoding]"},
+      {"quoted", "\"" + Encoded(good) + "\"", "[cookie_session]"},
       {"a token instead", "base64-a.b.c", "[cookie_encoding]"},
       {"not JSON", Encoded("access_token"), "[cookie_session]"},
       {"cut JSON", Encoded(good.substr(0, good.size() - 1)), "[cookie_session]"},
@@ -157,10 +208,10 @@ TEST_CASE("the session is strict base64url of one JSON object with one access_to
       {"null", Encoded(R"({"access_token":null})"), "[cookie_session]"},
       {"a number", Encoded(R"({"access_token":5})"), "[cookie_session]"},
       {"an array", Encoded(R"({"access_token":["a.b.c"]})"), "[cookie_session]"},
-      {"two of them", Encoded(R"({"access_token":"a.b.c","access_token":"d.e.f"})"),
+      {"two of them: the last", Encoded(R"({"access_token":"d.e.f","access_token":"a.b.c"})"),
+       "a.b.c"},
+      {"two of them, the last no string", Encoded(R"({"access_token":"a.b.c","access_token":1})"),
        "[cookie_session]"},
-      {"two, one spelled with an escape",
-       Encoded(R"({"access_token":"a.b.c","\u0061ccess_token":"d.e.f"})"), "[cookie_session]"},
       {"invalid UTF-8", Encoded("{\"access_token\":\"a.b.c\",\"x\":\"\xff\"}"), "[cookie_session]"},
       {"a NUL behind", Encoded(good + std::string("\0x", 2)), "[cookie_session]"},
       {"nested deeply",
@@ -169,8 +220,9 @@ TEST_CASE("the session is strict base64url of one JSON object with one access_to
        "[cookie_session]"},
   };
   for (const Row& row : rows) {
-    CAPTURE(row.flaw);
-    CHECK(Find("sb-ref-auth-token=" + row.value) == row.found);
+    CAPTURE(row.what);
+    CHECK(All("sb-ref-auth-token=" + row.value) == row.found);
+    CHECK(All("sb-ref-auth-token.0=" + row.value) == row.found);
   }
 }
 

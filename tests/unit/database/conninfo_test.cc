@@ -53,6 +53,25 @@ TEST_CASE("a URL that cannot be right is refused with a reason that quotes nothi
   }
 }
 
+TEST_CASE("a parameter of somebody else's is named, unless it may be a part of the password") {
+  const auto reason = [](const std::string& url) -> std::string {
+    try {
+      const Conninfo conninfo(url);
+      return "none";
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+  };
+  const std::string vercel =
+      "postgres://u:hunter2@h:5432/postgres?sslmode=require&supa=base-pooler.x";
+  CHECK(reason(vercel) == "KEYS_DATABASE_URL: PostgreSQL has no parameter 'supa'; delete it");
+  CHECK(reason("postgresql://u:hunter2@h/db?pgbouncer=true&connection_limit=1") ==
+        "KEYS_DATABASE_URL: PostgreSQL has no parameter 'pgbouncer'; delete it");
+  CHECK(reason("postgresql://h/db?connection_limit=1").find("'connection_limit'") !=
+        std::string::npos);
+  CHECK(reason("postgresql://u:p@x?hunter2=y@h/db").find("hunter2") == std::string::npos);
+}
+
 TEST_CASE("a directory and an abstract socket are hosts, with an @ or without") {
   for (const char* const url : {"host=@abstract", "host=/run/a@b", "host=/run/a,@b port=1,"}) {
     CAPTURE(url);
