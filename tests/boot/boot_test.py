@@ -244,8 +244,8 @@ class BootTest(unittest.TestCase):
         machine.run("systemctl stop keys-fcgi-refresh-jwks.timer")
         sql(
             """INSERT INTO request_counts (user_id, minute_ends, day_ends, minute_count, day_count, minute_limit,
-            day_limit, admitted) SELECT gen_random_uuid(), now() - interval '1 s', now() - interval '1 s',
-            1, 1, 10, 1000, true"""
+            day_limit, granted) SELECT gen_random_uuid(), now() - interval '1 s', now() - interval '1 s',
+            1, 1, 10, 1000, 1"""
         )
         # An hour passes for the timer, not for us.
         self.drop_in("keys-fcgi-sweep.timer", "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/2\nRandomizedDelaySec=0")
@@ -380,7 +380,7 @@ class BootTest(unittest.TestCase):
         self.assertEqual(machine.run("pgrep -x keys-fcgi || true").output, "")
         self.assertEqual(machine.run(f"ls {ENVIRONMENT}").output.strip(), ENVIRONMENT)
         machine.run("apt-get purge -y keys-fcgi && nginx -t && systemctl restart nginx")
-        left = "find / -xdev /run -path '*keys-fcgi*' -not -path '*/dpkg/*' -not -path '/root/*' -not -path '/proc/*'"
+        left = "find / /run -xdev -path '*keys-fcgi*' -not -path '*/dpkg/*' -not -path '/root/*' -not -path '/proc/*'"
         self.assertEqual(machine.run(f"{left} | sort -u").output, "")
         self.assertEqual(machine.run("systemctl list-units --plain --no-legend --all 'keys-fcgi*'").output, "")
         self.assertEqual(machine.run("systemctl is-system-running").output, "running\n")
