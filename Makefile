@@ -192,7 +192,7 @@ test-boot: ## the package under a real systemd: a fresh Debian RELEASE=12 or 13 
 bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BENCH=--help)
 	tools/install-packages --check build run bench
 	$(LOCKED) $(MAKE) all $(OUT)/pure-path
-	tools/bench $(BENCH)
+	tests/bench/bench $(BENCH)
 
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	tools/install-packages --check build fuzz

@@ -198,9 +198,9 @@ class Node:
     def rest(self, method, path, body=None, timeout=60):
         """Patroni's REST interface: (status, text); status 0 without an answer."""
         data = None if body is None else json.dumps(body).encode()
-        question = urllib.request.Request(f"http://{self.address}:8008{path}", data, method=method)
+        request = urllib.request.Request(f"http://{self.address}:8008{path}", data, method=method)
         try:
-            with urllib.request.urlopen(question, timeout=timeout) as answer:
+            with urllib.request.urlopen(request, timeout=timeout) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refusal:
             return refusal.code, refusal.read().decode()

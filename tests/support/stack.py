@@ -69,6 +69,7 @@ class CurlFailed(Exception):
 
 class Stack:
     def __init__(self, settings=None, workers=2, program=None):
+        """workers=None: as many as tools/stack starts by itself."""
         self.settings = dict(settings or {})
         self.workers = workers
         self.program = program
@@ -133,7 +134,9 @@ class Stack:
 
     def _environment(self):
         environment = bare_environment()
-        environment |= {"STACK": self.directory, "PORT": str(self.port), "WORKERS": str(self.workers)}
+        environment |= {"STACK": self.directory, "PORT": str(self.port)}
+        if self.workers is not None:
+            environment["WORKERS"] = str(self.workers)
         if self.program is not None:
             environment["HANDLER_PROGRAM"] = str(self.program)
         return environment | self.settings

@@ -87,17 +87,17 @@ TEST_CASE("what is refused before the database is asked, in its order") {
 }
 
 TEST_CASE("a token over 16 KB is 431, and the message names the remedy") {
-  Fixture story;
+  Fixture fixture;
   const std::string longest = "sb-access-token=" + std::string(kMaxTokenLength, 'x');
-  CHECK_FALSE(story.Authorize({.method = "GET", .cookie = longest}));
-  CHECK(story.response.status == 401);
+  CHECK_FALSE(fixture.Authorize({.method = "GET", .cookie = longest}));
+  CHECK(fixture.response.status == 401);
   const std::string too_long = longest + "x";
-  CHECK_FALSE(story.Authorize({.method = "GET", .cookie = too_long}));
-  CHECK(story.response.status == 431);
-  CHECK(story.response.error == ApiError::kHeadersTooLarge);
-  CHECK(story.response.body.find("user_metadata") != std::string::npos);
-  CHECK(story.response.headers.find("WWW-Authenticate") == std::string::npos);
-  CHECK(story.context.rule == "token_too_long");
+  CHECK_FALSE(fixture.Authorize({.method = "GET", .cookie = too_long}));
+  CHECK(fixture.response.status == 431);
+  CHECK(fixture.response.error == ApiError::kHeadersTooLarge);
+  CHECK(fixture.response.body.find("user_metadata") != std::string::npos);
+  CHECK(fixture.response.headers.find("WWW-Authenticate") == std::string::npos);
+  CHECK(fixture.context.rule == "token_too_long");
 }
 
 TEST_CASE("a request id of nginx is kept, any other replaced") {
