@@ -76,12 +76,13 @@ int Complain(const Lines& problems) {
 // A project that signs with the legacy secret alone publishes an empty set. Whether there is such a
 // secret is all that counts here: who checks a set may not be allowed to read it.
 int CheckKeys(const char* path) {
-  const char* const secret = std::getenv("KEYS_JWT_SECRET_FILE");
+  const keys::Config config =
+      keys::LoadConfig([](const char* name) { return std::getenv(name); }).config;
   const keys::LoadedKeys loaded = keys::LoadJwkSetFile(path);
   for (const std::string& skipped : loaded.skipped) {
     std::fprintf(stderr, "keys-fcgi: skipped: %s\n", skipped.c_str());
   }
-  if (loaded.has_no_key && secret != nullptr && *secret != '\0') return 0;
+  if (loaded.has_no_key && !config.secret_file.empty()) return 0;
   return Complain(loaded.problems);
 }
 

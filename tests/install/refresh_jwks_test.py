@@ -41,10 +41,10 @@ class Issuer(http.server.BaseHTTPRequestHandler):
     asked = {}
 
     def do_GET(self):
-        status, body = Issuer.answer
         Issuer.asked = dict(self.headers)
         if self.path == "/endless":
             return self.send_without_end()
+        status, body = Issuer.answer
         self.send_response(status)
         if status in (301, 302):
             self.send_header("Location", "/elsewhere")
