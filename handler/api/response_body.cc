@@ -4,31 +4,16 @@
 #include <rapidjson/writer.h>
 
 #include <array>
-#include <cstdlib>
-#include <new>
+
+#include "handler/base/json_reader.h"
 
 namespace keys {
 namespace {
 
-// RapidJSON's own allocator answers nullptr when there is no memory, and its buffer writes there.
-struct ThrowingAllocator {
-  [[maybe_unused]] static constexpr bool kNeedFree = true;
-  void* Malloc(size_t size) { return Realloc(nullptr, 0, size); }
-  void* Realloc(void* old, size_t, size_t size) {
-    if (size == 0) {
-      std::free(old);
-      return nullptr;
-    }
-    void* const memory = std::realloc(old, size);
-    if (memory == nullptr) throw std::bad_alloc();
-    return memory;
-  }
-  static void Free(void* memory) { std::free(memory); }
-};
-
-using JsonBuffer = rapidjson::GenericStringBuffer<rapidjson::UTF8<>, ThrowingAllocator>;
-using JsonWriter = rapidjson::Writer<JsonBuffer, rapidjson::UTF8<>, rapidjson::UTF8<>,
-                                     ThrowingAllocator, rapidjson::kWriteValidateEncodingFlag>;
+// The writer's own check of UTF-8 reads past the end of a text that is cut within a character, and
+// takes each byte by itself: WriteText checks before.
+using JsonBuffer = rapidjson::StringBuffer;
+using JsonWriter = rapidjson::Writer<JsonBuffer>;
 
 constexpr size_t kMaxKeptBuffer = 256 * 1024;  // memory beyond this is given back after a response
 
@@ -53,11 +38,16 @@ struct JsonOutput {
 };
 
 JsonOutput& Output() {
-  static JsonOutput page;
-  return page;
+  static JsonOutput output;
+  return output;
 }
 
+// False when it is not UTF-8: the body is of no use then.
 bool WriteText(JsonWriter& writer, std::string_view text) {
+  if (!IsUtf8(text)) {
+    writer.Null();
+    return false;
+  }
   return writer.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
 }
 

@@ -3,6 +3,7 @@
 #include <endian.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -28,6 +29,7 @@ enum Column {
 };
 constexpr int32_t kTierFields = 3;     // of a ROW in the array kTiers, and
 constexpr int32_t kKeyFields = 10;     // in the array kKeys; ReadTiers and ReadKey have their order
+constexpr size_t kMaxTiers = 8;        // the schema has two
 constexpr size_t kMaxKeysKept = 1000;  // a longer list's memory is given back
 
 // Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. A length
@@ -136,13 +138,16 @@ struct Tier {
   int32_t requests_per_day = 0;
 };
 
-std::vector<Tier> ReadTiers(BinaryReader& reader, std::string_view bytes) {
-  std::vector<Tier> tiers;
+using Tiers = std::array<Tier, kMaxTiers>;  // unused ones have no name
+
+Tiers ReadTiers(BinaryReader& reader, std::string_view bytes) {
+  Tiers tiers;
   const int32_t count = reader.Array(bytes);
+  if (count > static_cast<int32_t>(tiers.size())) reader.Refuse();
   for (int32_t i = 0; i < count && reader.good(); ++i) {
     std::string_view fields = reader.Element(bytes);
     if (reader.Record(fields) != kTierFields) reader.Refuse();
-    Tier& tier = tiers.emplace_back();
+    Tier& tier = tiers[static_cast<size_t>(i)];
     tier.name = reader.RequiredField(fields);
     tier.requests_per_minute = reader.Number<int32_t>(reader.RequiredField(fields));
     tier.requests_per_day = reader.Number<int32_t>(reader.RequiredField(fields));
@@ -152,8 +157,7 @@ std::vector<Tier> ReadTiers(BinaryReader& reader, std::string_view bytes) {
   return tiers;
 }
 
-void ReadKey(BinaryReader& reader, std::string_view bytes, const std::vector<Tier>& tiers,
-             KeyList& list) {
+void ReadKey(BinaryReader& reader, std::string_view bytes, const Tiers& tiers, KeyList& list) {
   if (reader.Record(bytes) != kKeyFields) return reader.Refuse();
   ApiKey& key = list.keys.emplace_back();
   key.id = reader.Identifier(reader.RequiredField(bytes));
@@ -170,7 +174,7 @@ void ReadKey(BinaryReader& reader, std::string_view bytes, const std::vector<Tie
 
   const auto tier = std::find_if(tiers.begin(), tiers.end(),
                                  [&](const Tier& one) { return one.name == key.tier; });
-  if (tier == tiers.end()) return reader.Refuse();
+  if (tier == tiers.end() || key.tier.empty()) return reader.Refuse();
   key.requests_per_minute = tier->requests_per_minute;
   key.requests_per_day = tier->requests_per_day;
 
@@ -214,7 +218,7 @@ bool ReadKeyList(const Row& row, KeyList& list) {
               reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))};
   list.now = reader.Time(row.Bytes(kNow));
 
-  const std::vector<Tier> tiers = ReadTiers(reader, row.Bytes(kTiers));
+  const Tiers tiers = ReadTiers(reader, row.Bytes(kTiers));
   std::string_view keys = row.Bytes(kKeys);
   const int32_t count = reader.Array(keys);
   for (int32_t i = 0; i < count && reader.good(); ++i) {
