@@ -10,6 +10,7 @@ import random
 import re
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 import unittest

@@ -86,7 +86,8 @@ TEST_CASE("capacity is rounded up to whole sets") {
 TEST_CASE("a flood neither grows the cache nor costs an entry that is in use") {
   BoundedCache<Uuid, uint64_t> cache(1024);
   cache.Insert(Number(1), 42);
-  // Used once per kWays - 1 others, it is never the oldest of its set, even if they all fall into it.
+  // Used once per kWays - 1 others, it is never the oldest of its set, even if they all fall into
+  // it.
   for (uint64_t i = 1000; i < 101000; ++i) {
     cache.Insert(Number(i), i);
     if (i % (OneSet::kWays - 1) == 0) REQUIRE(cache.Find(Number(1)) != nullptr);
