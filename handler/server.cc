@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <random>
 #include <span>
 #include <stdexcept>
@@ -45,11 +46,6 @@ constexpr size_t kTrimAfterClosed = 32;      // connections that have left since
 
 int64_t Microseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
-// Gives its memory back, which an assignment of an empty text does not.
-void ReleaseMemory(std::string& text) {
-  std::string().swap(text);
 }
 
 // Bytes; 0 when /proc does not tell.
@@ -259,9 +255,10 @@ class Server {
   }
 
   void OnResult(std::span<const Waiter> waiters, const LookupResult& result) {
-    body_.clear();
-    if (result.list != nullptr && result.list->granted > 0 && !WriteKeyList(*result.list, body_)) {
-      body_.clear();
+    if (body_.use_count() > 1) body_ = std::make_shared<std::string>();  // a peer still takes it
+    if (result.list == nullptr || result.list->granted == 0 ||
+        !WriteKeyList(*result.list, *body_)) {
+      body_->clear();
     }
     const Moment now = Moment::Now();
     for (size_t position = 0; position < waiters.size(); ++position) {
@@ -273,10 +270,13 @@ class Server {
         SendReadiness(id, result.fault == DatabaseFault::kNone, now);
         continue;
       }
-      list_keys_.Respond(result, position, body_, now, context, response_);
+      list_keys_.Respond(result, position, *body_, now, context, response_);
       Send(id, context, now);
     }
-    if (body_.capacity() > kMaxKeptText) ReleaseMemory(body_);
+    if (body_->capacity() > kMaxKeptText) {
+      body_ = std::make_shared<std::string>();
+      sent_long_response_ = true;
+    }
   }
 
   // A process is ready when it has keys and the database answers a lookup of no user.
@@ -295,9 +295,7 @@ class Server {
     } else {
       RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
     }
-    cgi_response_.clear();
-    AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
-    fastcgi_.Respond(id, cgi_response_, now.steady);
+    Write(id, context.request_id, context.head_only, now);
   }
 
   void SendMetrics(RequestId id, const Request& request, Moment now) {
@@ -308,9 +306,7 @@ class Server {
     } else {
       RespondWithError(ApiError::kServiceUnavailable, request.request_id, nullptr, response_);
     }
-    cgi_response_.clear();
-    AppendCgiResponse(response_, request.request_id, request.method == "HEAD", cgi_response_);
-    fastcgi_.Respond(id, cgi_response_, now.steady);
+    Write(id, request.request_id, request.method == "HEAD", now);
   }
 
   // When another process of the pool has connected, try at once.
@@ -329,23 +325,22 @@ class Server {
     Log(Level::kInfo, "client_gone", {{"id", ContextOf(id).request_id}});
   }
 
+  // False: there is no room for an answer of this length.
+  bool Write(RequestId id, std::string_view request_id, bool head_only, Moment now) {
+    cgi_head_.clear();
+    AppendCgiHead(response_, request_id, cgi_head_);
+    return fastcgi_.Respond(id, cgi_head_, head_only ? std::string_view{} : response_.content(),
+                            response_.list.empty() ? nullptr : body_, now.steady);
+  }
+
   void Send(RequestId id, RequestContext& context, Moment now) {
-    cgi_response_.clear();
-    AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
-    if (!fastcgi_.Respond(id, cgi_response_, now.steady)) {
+    if (!Write(id, context.request_id, context.head_only, now)) {
       context.rule = "unsent_answers";
       response_.Clear();
       RespondWithError(ApiError::kServiceUnavailable, context.request_id, nullptr, response_);
-      cgi_response_.clear();
-      AppendCgiResponse(response_, context.request_id, context.head_only, cgi_response_);
-      fastcgi_.Respond(id, cgi_response_, now.steady);
+      Write(id, context.request_id, context.head_only, now);
     }
     LogRequest(context, response_, now, metrics_);
-    if (cgi_response_.capacity() > kMaxKeptText) {
-      ReleaseMemory(cgi_response_);
-      ReleaseMemory(response_.body);
-      sent_long_response_ = true;
-    }
   }
 
   // One per connection, which has one request at a time; the id names its descriptor.
@@ -365,8 +360,9 @@ class Server {
   LookupBatcher batcher_;
   std::vector<RequestContext> contexts_;
   Response response_;
-  std::string cgi_response_;
-  std::string body_;                 // of the list that was looked up last
+  std::string cgi_head_;
+  // Of the list that was looked up last; shared with the connections whose peers have not taken it.
+  std::shared_ptr<std::string> body_ = std::make_shared<std::string>();
   LookupBatcher::Stats counted_;     // in the metrics
   int64_t pool_connects_ = 0;        // of all processes
   bool sent_long_response_ = false;  // an answer since the last tick
@@ -399,6 +395,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
   ListKeys list_keys(config, metrics);
   RequestContext context;
   Response response;
+  std::string body;
   if (list_keys.Authorize(request, key_files.keys(), Moment::Now(), context, response)) {
     context.asked = Clock::now();
     bool answered = false;
@@ -410,7 +407,6 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
          .epoll = epoll.get(),
          .tag = kDatabaseTag},
         [&](std::span<const Waiter>, const LookupResult& result) {
-          std::string body;
           const bool is_good = result.list != nullptr && WriteKeyList(*result.list, body);
           list_keys.Respond(result, 0, is_good ? body : "", Moment::Now(), context, response);
           answered = true;

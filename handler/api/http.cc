@@ -14,6 +14,7 @@ void Response::Clear() {
   content_type = "application/json";
   headers.clear();
   body.clear();
+  list = {};
 }
 
 std::string_view ReasonPhrase(int status) {
@@ -41,8 +42,7 @@ std::string_view ReasonPhrase(int status) {
   }
 }
 
-void AppendCgiResponse(const Response& response, std::string_view request_id, bool head_only,
-                       std::string& out) {
+void AppendCgiHead(const Response& response, std::string_view request_id, std::string& out) {
   char number[24];
   const auto append_number = [&](auto value) {
     out.append(number, std::to_chars(number, number + sizeof number, value).ptr);
@@ -54,7 +54,7 @@ void AppendCgiResponse(const Response& response, std::string_view request_id, bo
   out += "\r\nContent-Type: ";
   out += response.content_type;
   out += "\r\nContent-Length: ";
-  append_number(response.body.size());
+  append_number(response.content().size());
   out +=
       "\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\n"
       "Cross-Origin-Resource-Policy: same-origin\r\nX-Request-Id: ";
@@ -67,7 +67,12 @@ void AppendCgiResponse(const Response& response, std::string_view request_id, bo
   }
   out += response.headers;
   out += "\r\n";
-  if (!head_only) out += response.body;
+}
+
+void AppendCgiResponse(const Response& response, std::string_view request_id, bool head_only,
+                       std::string& out) {
+  AppendCgiHead(response, request_id, out);
+  if (!head_only) out += response.content();
 }
 
 bool IsRequestId(std::string_view text) {

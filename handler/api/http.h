@@ -30,12 +30,17 @@ struct Response {
   std::string_view content_type = "application/json";
   std::string headers;  // complete lines, CRLF included, beyond those every response carries
   std::string body;
+  std::string_view list;  // in the place of `body`: a list of keys, which its writer keeps
 
+  std::string_view content() const { return list.empty() ? body : list; }
   void Clear();
 };
 
 // "OK", "Unauthorized", … (RFC 9110 section 15); "Unknown" for a status that we never send.
 std::string_view ReasonPhrase(int status);
+
+// Appends a CGI response up to its body: what AppendCgiResponse appends before it.
+void AppendCgiHead(const Response& response, std::string_view request_id, std::string& out);
 
 // Appends the whole CGI response: Status, the headers of every response, `headers`, an empty line,
 // and the body unless the request was a HEAD.

@@ -147,7 +147,7 @@ void ListKeys::RespondWithList(const KeyList& list, size_t position, std::string
   if (body.empty()) {
     return Refuse(ApiError::kInternalError, "text_not_utf8", context, response);
   }
-  response.body.assign(body);
+  response.list = body;
   AppendRateLimitHeaders(quota, false, response.headers);
 }
 

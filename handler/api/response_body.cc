@@ -15,26 +15,30 @@ namespace {
 using JsonBuffer = rapidjson::StringBuffer;
 using JsonWriter = rapidjson::Writer<JsonBuffer>;
 
-constexpr size_t kMaxKeptBuffer = 256 * 1024;  // memory beyond this is given back after a response
+constexpr size_t kMaxKeptBuffer = 256 * 1024;
 
 // One buffer and one writer for all responses.
 struct JsonOutput {
   JsonBuffer buffer;
   JsonWriter writer{buffer};
 
-  JsonWriter& Begin() {
+  JsonWriter& Begin(std::string& body) {
+    body.clear();
     buffer.Clear();
     writer.Reset(buffer);
     return writer;
   }
 
-  void End(std::string& body) {
-    body.assign(buffer.GetString(), buffer.GetSize());
-    if (buffer.GetSize() > kMaxKeptBuffer) {
-      buffer.Clear();
-      buffer.ShrinkToFit();
-    }
+  // Of a long list, moves what is written to `body`, so that the list is never there twice. `done`
+  // of `all` keys are.
+  void Spill(std::string& body, size_t done, size_t all) {
+    if (buffer.GetSize() <= kMaxKeptBuffer) return;
+    if (body.empty()) body.reserve(buffer.GetSize() / done * (all + all / 8));
+    End(body);
+    buffer.Clear();
   }
+
+  void End(std::string& body) { body.append(buffer.GetString(), buffer.GetSize()); }
 };
 
 JsonOutput& Output() {
@@ -143,12 +147,16 @@ bool WriteKey(JsonWriter& writer, const ApiKey& key, const KeyList& list) {
 }  // namespace
 
 bool WriteKeyList(const KeyList& list, std::string& body) {
-  JsonWriter& writer = Output().Begin();
+  JsonWriter& writer = Output().Begin(body);
   bool good = true;
+  size_t done = 0;
   writer.StartObject();
   WriteName(writer, "\"data\"");
   writer.StartArray();
-  for (const ApiKey& key : list.keys) good &= WriteKey(writer, key, list);
+  for (const ApiKey& key : list.keys) {
+    good &= WriteKey(writer, key, list);
+    Output().Spill(body, ++done, list.keys.size());
+  }
   writer.EndArray();
   WriteName(writer, "\"meta\"");
   writer.StartObject();
@@ -162,7 +170,7 @@ bool WriteKeyList(const KeyList& list, std::string& body) {
 
 bool WriteError(std::string_view code, std::string_view message, std::string_view request_id,
                 const Window* over, std::string& body) {
-  JsonWriter& writer = Output().Begin();
+  JsonWriter& writer = Output().Begin(body);
   writer.StartObject();
   WriteName(writer, "\"error\"");
   writer.StartObject();

@@ -73,9 +73,6 @@ class FastCgi {
   // What leaves later is copied, but for a body that lies in `owner`, which is kept instead.
   bool Respond(RequestId id, std::string_view head, std::string_view body,
                std::shared_ptr<const std::string> owner, Clock::time_point now);
-  bool Respond(RequestId id, std::string_view cgi_response, Clock::time_point now) {
-    return Respond(id, cgi_response, {}, nullptr, now);
-  }
 
   // No new connections or requests from now on; requests that have come are still answered.
   void Drain(Clock::time_point now);

@@ -101,9 +101,10 @@ class Handler:
         return self.resident() + files
 
     def peak(self):
-        """The most that the process had resident, ever (VmHWM)."""
+        """The most memory of its own that the process had, ever: without its program and libraries, which all share."""
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+            kilobytes = {line.split()[0]: int(line.split()[1]) for line in file if line.endswith(" kB\n")}
+        return (kilobytes["VmHWM:"] - kilobytes["RssFile:"]) * 1024
 
 
 def resident(pid):

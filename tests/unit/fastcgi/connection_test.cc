@@ -111,7 +111,9 @@ struct Fixture {
     }
   }
 
-  bool Respond(RequestId id, const std::string& text) { return fastcgi->Respond(id, text, now); }
+  bool Respond(RequestId id, const std::string& text) {
+    return fastcgi->Respond(id, text, {}, nullptr, now);
+  }
 
   Clock::time_point now = Clock::now();
   Metrics metrics{""};
