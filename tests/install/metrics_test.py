@@ -14,7 +14,7 @@ from tests.support.cluster import HANDLER
 from tests.support.stack import Stack, stopped
 
 TIMING = re.compile(r"^token;dur=(\d+\.\d{3}), db;dur=(\d+\.\d{3}), total;dur=(\d+\.\d{3})$")
-FIELDS = "id user status code rule token_us database_us total_us cache".split()
+FIELDS = "id trace user status code rule token_us database_us total_us cache".split()
 
 
 def setUpModule():
