@@ -407,8 +407,8 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
          .epoll = epoll.get(),
          .tag = kDatabaseTag},
         [&](std::span<const Waiter>, const LookupResult& result) {
-          const bool is_good = result.list != nullptr && WriteKeyList(*result.list, body);
-          list_keys.Respond(result, 0, is_good ? body : "", Moment::Now(), context, response);
+          if (result.list == nullptr || !WriteKeyList(*result.list, body)) body.clear();
+          list_keys.Respond(result, 0, body, Moment::Now(), context, response);  // keeps a view
           answered = true;
         },
         context.asked);

@@ -279,7 +279,7 @@ class PackageTest(unittest.TestCase):
         made_here = {str(ROOT): {"build", ".git"}}
         shutil.copytree(ROOT, copy, ignore=lambda folder, _: made_here.get(str(folder), set()))
         program = copy / "program"
-        shutil.copyfile(HANDLER, program)
+        shutil.copy(HANDLER, program)  # it is run: the man page has its --help
         for path in [copy, *copy.rglob("*")]:
             path.chmod(0o700 if path.is_dir() or os.access(path, os.X_OK) else 0o600)
             os.utime(path, (2_000_000_000, 2_000_000_000))

@@ -130,7 +130,9 @@ class Service:
         for text in unit.all("Environment"):
             environment |= dict(word.split("=", 1) for word in shlex.split(text))
         for file in unit.all("EnvironmentFile"):
-            environment |= read_environment_file(file)
+            path = file.removeprefix("-")  # which may be missing, with a hyphen
+            if path == file or os.path.exists(path):
+                environment |= read_environment_file(path)
         environment["CREDENTIALS_DIRECTORY"] = str(unit.credentials)
         environment["NOTIFY_SOCKET"] = notified.getsockname().decode().replace("\0", "@")
         if any(self.execute(line, environment).wait() != 0 for line in unit.all("ExecStartPre")):
