@@ -85,10 +85,11 @@ Conninfo::Conninfo(const std::string& url) {
       options_.emplace_back(keyword, option->val);
     }
   }
-  for (const auto& [keyword, value] : kKeepalives) {
+  for (const auto& added : kKeepalives) {
+    const std::string_view keyword = added.first;
     const bool is_set = std::any_of(options_.begin(), options_.end(),
                                     [&](const auto& option) { return option.first == keyword; });
-    if (!is_set) options_.emplace_back(keyword, value);
+    if (!is_set) options_.emplace_back(added);
   }
   options_.emplace_back("client_encoding", "UTF8");
   // What libpq takes for these when the password has a / or an @ in it, and would quote.

@@ -234,7 +234,8 @@ void LookupBatcher::Cancel(uint64_t request) {
 void LookupBatcher::Send(Clock::time_point now) {
   if (state_ != State::kReady || in_flight_ || queue_.empty()) return;
   last_progress_ = now;
-  Batch& batch = in_flight_.emplace();
+  in_flight_ = Batch{};
+  Batch& batch = *in_flight_;
   batch.lookups = queue_.Take(max_batch_);
   batch.sent_at = now;
   for (const Lookup& lookup : batch.lookups) {

@@ -232,7 +232,7 @@ PgConnection::Progress PgConnection::Continue() {
 }
 bool PgConnection::Configure(milliseconds, milliseconds, milliseconds) {
   pg_result row;
-  row.rows = {{world->is_read_only ? "on" : "off"}};
+  row.rows = {{world->is_read_only ? "on" : "off", "on"}};  // and it shows the tiers
   world->sessions.at(this).replies.push_back({.at = world->now + milliseconds(1), .result = row});
   return true;
 }
