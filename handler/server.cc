@@ -24,6 +24,7 @@
 #include "handler/api/response_body.h"
 #include "handler/base/log.h"
 #include "handler/base/notify.h"
+#include "handler/base/unique_fd.h"
 #include "handler/database/key_list.h"
 #include "handler/database/lookup_batcher.h"
 #include "handler/fastcgi/connection.h"
@@ -62,29 +63,21 @@ void LogMetricsProblem(Metrics& metrics) {
   if (!problem.empty()) Log(Level::kWarning, "metrics_file", {{"problem", problem}});
 }
 
-class Descriptor {
- public:
-  Descriptor(int fd, const char* what) : fd_(fd) {
-    if (fd < 0) throw std::runtime_error(std::string(what) + ": " + std::strerror(errno));
-  }
-  ~Descriptor() { close(fd_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
+// The descriptor, or a std::runtime_error that says `what` failed.
+int NeedFd(int fd, const char* what) {
+  if (fd < 0) throw std::runtime_error(std::string(what) + ": " + std::strerror(errno));
+  return fd;
+}
 
 class Server {
  public:
   Server(const Config& config, KeyFiles& key_files, int listener)
       : key_files_(key_files),
         deadline_(config.deadline),
-        epoll_(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"),
+        epoll_(NeedFd(epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         metrics_(config.metrics_file),
         list_keys_(config, metrics_),
-        signals_(TakeSignals(), "signalfd"),
+        signals_(NeedFd(TakeSignals(), "signalfd")),
         fastcgi_(listener, epoll_.get(), kListenerTag,
                  {.request = [this](RequestId ticket,
                                     const Request& request) { OnRequest(ticket, request); },
@@ -352,10 +345,10 @@ class Server {
 
   KeyFiles& key_files_;
   std::chrono::milliseconds deadline_;
-  Descriptor epoll_;
+  UniqueFd epoll_;
   Metrics metrics_;
   ListKeys list_keys_;
-  Descriptor signals_;  // blocked before libfcgi installs handlers of its own: none is lost
+  UniqueFd signals_;  // blocked before libfcgi installs handlers of its own: none is lost
   FastCgi fastcgi_;
   LookupBatcher batcher_;
   std::vector<RequestContext> contexts_;
@@ -399,7 +392,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
   if (list_keys.Authorize(request, key_files.keys(), Moment::Now(), context, response)) {
     context.asked = Clock::now();
     bool answered = false;
-    const Descriptor epoll(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+    const UniqueFd epoll(NeedFd(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
     LookupBatcher batcher(
         {.url = config.database_url,
          .sql = ListKeysStatement(config.token.require_session),

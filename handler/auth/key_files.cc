@@ -14,25 +14,12 @@
 #include <variant>
 
 #include "handler/base/log.h"
+#include "handler/base/unique_fd.h"
 
 namespace keys {
 namespace {
 
 constexpr size_t kMaxSecretLength = 4096 + 2;  // and a line end
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 struct Unreadable {
   std::string problem;
@@ -41,7 +28,7 @@ struct Unreadable {
 std::variant<std::string, Unreadable> ReadFile(const std::string& path, size_t max_size) {
   const auto failed = [&](const std::string& reason) { return Unreadable{path + ": " + reason}; };
   // O_NONBLOCK: opening a FIFO by mistake must not wait for its writer.
-  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  const UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status;
   if (file.get() < 0 || fstat(file.get(), &status) != 0) return failed(std::strerror(errno));
   if (!S_ISREG(status.st_mode)) return failed("not a regular file");

@@ -1,0 +1,26 @@
+// Owns a file descriptor and closes it. A negative one is none: what open(2) and its like return on
+// an error.
+#ifndef HANDLER_BASE_UNIQUE_FD_H_
+#define HANDLER_BASE_UNIQUE_FD_H_
+
+#include <unistd.h>
+
+namespace keys {
+
+class UniqueFd {
+ public:
+  explicit UniqueFd(int fd) : fd_(fd) {}
+  ~UniqueFd() {
+    if (fd_ >= 0) close(fd_);
+  }
+  UniqueFd(const UniqueFd&) = delete;
+  UniqueFd& operator=(const UniqueFd&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace keys
+
+#endif  // HANDLER_BASE_UNIQUE_FD_H_
