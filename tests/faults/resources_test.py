@@ -10,7 +10,6 @@ import random
 import re
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 import unittest
