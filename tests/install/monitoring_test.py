@@ -1,24 +1,28 @@
 #!/usr/bin/python3
 """A real Prometheus scrapes a real stack: each expression of board and alerts finds data, alerts fire under faults."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import re
 import signal
+import subprocess
 import time
 import unittest
 
-from tests.support.fastcgi import Peer
+from tests.support import token_keys
+from tests.support.fastcgi import Peer, request
 from tests.support.load import Load
 from tests.support.prometheus import FakeNode, Prometheus, scaled
-from tests.support.stack import ROOT, Stack, stopped
-from tests.support.users import User
+from tests.support.stack import ROOT, Stack, bare_environment, postgres_program, stopped
+from tests.support.users import User, counter
 
 ALERTS = (ROOT / "tools/alerts.yml").read_text(encoding="utf-8")
 BOARD = json.loads((ROOT / "tools/grafana-dashboard.json").read_text(encoding="utf-8"))
 UNITS = re.findall(r'name="([^"]+)"', ALERTS)
+GROWTH = 16_000_000  # bytes over an idle process: KeysMemory here, for nothing that a test may do takes 200 MB
 
 
 def setUpModule():
@@ -29,7 +33,15 @@ def setUpModule():
     stack.psql("UPDATE tiers SET requests_per_minute = 1000000, requests_per_day = 1000000000 WHERE name = 'pro'")
     user = User(stack, tier="pro", keys=1)
     jobs = {"keys": stack.status_url, "node": node.url}
-    prometheus = unittest.enterModuleContext(Prometheus(jobs, rules=scaled(ALERTS)))
+    rules = scaled(ALERTS).replace("bytes > 200e6", f"bytes > {int(largest_memory() + GROWTH)}")
+    prometheus = unittest.enterModuleContext(Prometheus(jobs, rules))
+
+
+def largest_memory():
+    """Bytes of the larger process, which has answered something."""
+    user.get()
+    text = stack.get("/metrics", url=stack.status_url).body.decode()
+    return float(re.search(r"^keys_largest_resident_memory_bytes (.*)$", text, re.M)[1])
 
 
 def show_node(failed):
@@ -58,6 +70,22 @@ def as_values(expression):
     return re.sub(r" (==|[<>]=?) (?!bool)", r" \1 bool ", expression)
 
 
+def stack_counter(name, someone):
+    """Has a user ask, whatever becomes of it, and reads a counter of the pool."""
+    someone.get()
+    return counter(stack, name)
+
+
+def seconds_of_life(pid):
+    """How long a process has lived; 0 when it has ended."""
+    try:
+        started = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+    except OSError:
+        return 0
+    uptime = float(pathlib.Path("/proc/uptime").read_text(encoding="ascii").split()[0])
+    return uptime - int(started) / os.sysconf("SC_CLK_TCK")
+
+
 class ExpressionsTest(unittest.TestCase):
     def test_each_expression_finds_data_of_real_requests(self):
         newcomer = User(stack, tier="free")
@@ -79,6 +107,10 @@ class ExpressionsTest(unittest.TestCase):
     def finds(self, expression):
         values = [float(sample["value"][1]) for sample in prometheus.query(as_values(expression))]
         return any(not math.isnan(value) for value in values)
+
+    def test_each_alert_has_a_fault_below_that_fires_it(self):
+        faults = pathlib.Path(__file__).read_text(encoding="utf-8").partition("class FaultsTest")[2]
+        self.assertEqual([name for name in alert_expressions() if f'"{name}"' not in faults], [])
 
     def test_an_expression_about_a_metric_that_is_not_there_finds_nothing(self):
         self.assertFalse(self.finds("rate(keys_requests[5s])"))
@@ -163,6 +195,115 @@ class FaultsTest(unittest.TestCase):
         finally:
             stack.run("bash", "-euc", f"psql -XAtq -v ON_ERROR_STOP=1 -f {ROOT}/sql/3-roles.sql")
         Stack.wait_until(lambda: user.get().status == 200, what="a 200")
+        self.await_no_alert()
+
+    def test_counts_are_locked(self):
+        users = [User(stack, tier="pro") for _ in range(8)]
+        with Load(stack, [one.token for one in users], clients=16, pause=0.05) as load:
+            load.wait_for(200)
+            with self.session() as say:
+                say("BEGIN; LOCK TABLE request_counts IN SHARE MODE;")
+                self.await_firing("KeysLookupsWait", "KeysSlow")
+            load.wait_for(200)
+        self.await_no_alert()
+
+    @contextlib.contextmanager
+    def session(self):
+        """A session of the database's administrator; what it has begun ends with it."""
+        command = [postgres_program("psql"), "-XAtq"]
+        environment = bare_environment() | stack.env
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True) as psql:
+
+            def say(sql):
+                psql.stdin.write(sql + "\n")
+                psql.stdin.flush()
+
+            try:
+                yield say
+            finally:
+                psql.stdin.close()
+
+    def test_connections_to_the_database_break_again_and_again(self):
+        def fires():
+            stack.psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'keys_runtime'")
+            return prometheus.alerts().get("KeysDatabaseUnsteady") == "firing"
+
+        Stack.wait_until(fires, timeout=40, what="firing: KeysDatabaseUnsteady")
+        self.fired.add("KeysDatabaseUnsteady")
+        self.await_no_alert()
+
+    def test_one_users_lookup_crashes_the_database(self):
+        someone = User(stack, tier="pro")
+        stack.psql(
+            f"""
+            CREATE FUNCTION crash() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+                $$ BEGIN COPY (SELECT) TO PROGRAM 'kill -KILL $PPID'; RETURN NEW; END $$;
+            CREATE TRIGGER crash BEFORE INSERT ON request_counts FOR EACH ROW
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION crash()"""
+        )
+        try:
+            Stack.wait_until(lambda: stack_counter("keys_poison_lookups_total", someone), timeout=30, what="poison")
+            self.await_firing("KeysPoisonLookup")
+        finally:
+            Stack.wait_until(self.drop_crash, timeout=30, what="a database that takes sessions")
+        self.await_no_alert()
+
+    @staticmethod
+    def drop_crash():
+        try:
+            stack.psql("DROP FUNCTION crash CASCADE")
+            return True
+        except RuntimeError:
+            return False
+
+    def test_processes_end_again_and_again(self):
+        def fires():
+            for pid in stack.worker_pids():
+                # multiwatch gives a program up that never lives for a second.
+                if seconds_of_life(pid) > 1.1:
+                    os.kill(pid, signal.SIGKILL)
+            return prometheus.alerts().get("KeysProcessesRestart") == "firing"
+
+        Stack.wait_until(fires, timeout=60, what="firing: KeysProcessesRestart")
+        self.fired.add("KeysProcessesRestart")
+        self.await_no_alert()
+
+    def test_clients_do_not_read_long_answers(self):
+        someone = User(stack, tier="pro", keys=25_000)
+        with contextlib.ExitStack() as peers:
+
+            def fires():
+                # 9 MB each, of which a process keeps 64 MB at most.
+                peers.enter_context(Peer(stack.socket)).send(request(someone.token))
+                return prometheus.alerts().get("KeysMemory") == "firing"
+
+            Stack.wait_until(fires, timeout=25, what="firing: KeysMemory", interval=0.5)
+            self.fired.add("KeysMemory")
+        self.await_no_alert()
+
+    def test_the_key_set_is_another_issuers(self):
+        path = pathlib.Path(stack.env["KEYS_JWKS_FILE"])
+        good = path.read_text(encoding="utf-8")
+        token = stack.mint("--alg", "ES256", "--user", user.id, "--session", user.session)
+        with Load(stack, token, clients=2, pause=0.05) as load:
+            load.wait_for(200)
+            token_keys.publish(path, token_keys.Key(stack.directory, "another"))
+            try:
+                load.wait_for(401)
+                self.await_firing("KeysRefusesMostSessions")
+            finally:
+                token_keys.replace(path, good)
+            load.wait_for(200)
+            self.await_no_alert()
+
+    def test_the_key_set_is_not_confirmed_any_more(self):
+        path = pathlib.Path(stack.env["KEYS_JWKS_FILE"])
+        long_ago = time.time() - 7200
+        os.utime(path, (long_ago, long_ago))
+        try:
+            self.await_firing("KeysKeySetOld")
+        finally:
+            path.touch()
         self.await_no_alert()
 
     def test_the_timers_fail_and_the_certificate_has_expired(self):

@@ -30,9 +30,9 @@ def seconds_of(duration):
     return int(duration[:-1]) * UNITS[duration[-1]]
 
 
-def scaled(rules, factor=60, longest_for=2):
+def scaled(rules, factor=90, longest_for=2):
     """Rules with ranges `factor` times shorter, and `for:` too, but never over `longest_for` seconds."""
-    rules = re.sub(r"\[(\d+[smhd])\]", lambda m: f"[{max(4, seconds_of(m[1]) // factor)}s]", rules)
+    rules = re.sub(r"\[(\d+[smhd])\]", lambda m: f"[{max(5, seconds_of(m[1]) // factor)}s]", rules)
     return re.sub(
         r"^( +for: )(\d+[smhd])$",
         lambda m: f"{m[1]}{min(longest_for, max(1, seconds_of(m[2]) // factor))}s",
