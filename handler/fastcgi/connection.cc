@@ -367,8 +367,9 @@ void FastCgi::OnTime(Clock::time_point now) {
     if (place->state != State::kIdle) {
       Log(Level::kWarning, "fastcgi_timeout",
           {{"state", place->state == State::kReading ? "reading" : "sending"}});
-      metrics_.Add(Counter::kProtocolErrors);
     }
+    // A client that is slow to take its answer is nobody's error.
+    if (place->state == State::kReading) metrics_.Add(Counter::kProtocolErrors);
     Close(*place);
   }
   if (!draining_ && connections_ < max_connections_) SetAccepting(true);

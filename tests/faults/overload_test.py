@@ -15,7 +15,7 @@ import unittest
 from tests.support.handler_process import resident
 from tests.support.fastcgi import Peer, request
 from tests.support.fault_report import record
-from tests.support.users import User, lift_limits
+from tests.support.users import User, counter, lift_limits
 from tests.support.stack import Stack
 
 CONNECTIONS = 500
@@ -214,6 +214,7 @@ class Waiting(unittest.TestCase):
     def test_a_peer_that_takes_nothing_of_its_answer_is_disconnected_in_its_time(self):
         self.closed_in_time(unread, ANSWER_TIMEOUT)
         self.assertIn("fastcgi_timeout state=sending", stack.handler_log())
+        self.assertEqual(counter(stack, "keys_protocol_errors_total"), 0, "a slow client is nobody's error")
 
     def closed_in_time(self, peers, seconds):
         stack.wait_until(
