@@ -69,6 +69,7 @@ class ScriptedPool(Stack):
 
     def start(self):
         self.directory = self.place = tempfile.mkdtemp(prefix="keys-pool-", dir="/tmp")
+        os.symlink(self.directory, os.path.join(self.directory, "here"))  # for `tools/stack status --pids`
         os.chmod(self.directory, 0o711)
         for name in ("log", "nginx-temp", "tls"):
             os.mkdir(os.path.join(self.directory, name))
@@ -87,11 +88,10 @@ class ScriptedPool(Stack):
         raise RuntimeError(f"nginx does not start:\n{log}")
 
     def start_nginx(self):
-        port = free_port()
+        self.port = port = free_port()
         listen = subprocess.check_output([ROOT / "tools" / "nginx-listen", f"127.0.0.1:{port}"], text=True)
         values = {
             "STACK": self.directory,
-            "ROOT": self.directory,
             "LISTEN": " ".join(listen.splitlines()),
             "STATUS_PORT": port + 1,
             "SOCKET": self.socket,

@@ -86,7 +86,7 @@ class Stack:
             done = self._command("up")
             if done.returncode == 0:
                 break
-            if "is taken by" not in done.stderr or attempt == 4:
+            if "is taken" not in done.stderr or attempt == 4:
                 self._command("clean")
                 raise RuntimeError(f"the stack does not start:\n{done.stdout}{done.stderr}")
         return self.read_env()
@@ -121,9 +121,9 @@ class Stack:
     def __exit__(self, *_):
         self.stop()
 
-    def _command(self, word):
+    def _command(self, *words):
         return subprocess.run(
-            [ROOT / "tools" / "stack", word],
+            [ROOT / "tools" / "stack", *words],
             env=self._environment(),
             capture_output=True,
             text=True,
@@ -240,23 +240,8 @@ class Stack:
 
     def pids(self, name):
         """The stack's processes of this name: keys-fcgi, multiwatch, nginx, postgres."""
-        found = []
-        for entry in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                if pathlib.Path(f"/proc/{entry}/comm").read_text(encoding="utf-8").strip() != name:
-                    continue
-                if name == "keys-fcgi":
-                    # It hides its working directory from all but root.
-                    command = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")[0].decode()
-                    ours = command == f"{self.place}/bin/keys-fcgi"
-                else:
-                    cwd = os.readlink(f"/proc/{entry}/cwd")
-                    ours = cwd == self.place or cwd.startswith(self.place + "/")
-            except OSError:
-                continue
-            if ours:
-                found.append(int(entry))
-        return sorted(found)
+        lines = self._command("status", "--pids").stdout.splitlines()
+        return sorted(int(pid) for pid, what in map(str.split, lines) if what == name)
 
     def nginx_pid(self):
         """nginx's master, for signals."""

@@ -3,6 +3,9 @@
 
 import base64
 import json
+import os
+import pathlib
+import tempfile
 import time
 import unittest
 
@@ -19,6 +22,26 @@ def setUpModule():
 def part(token, index):
     text = token.split(".")[index]
     return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+
+class MakeKeysTest(unittest.TestCase):
+    def test_the_set_publishes_what_signs_and_the_private_halves_are_private(self):
+        with tempfile.TemporaryDirectory() as directory:
+            stack.run("tools/mint-token", "--make-keys", directory)
+            self.assertEqual(set(os.listdir(directory)), {"secret", "es256.pem", "rs256.pem", "eddsa.pem", "jwks.json"})
+            for name in ("secret", "es256.pem", "rs256.pem", "eddsa.pem"):
+                self.assertEqual(os.stat(os.path.join(directory, name)).st_mode & 0o777, 0o600, name)
+            keys = json.loads(pathlib.Path(directory, "jwks.json").read_text(encoding="utf-8"))["keys"]
+            self.assertEqual([key["kid"] for key in keys], ["local-es256", "local-rs256", "local-eddsa"])
+            self.assertFalse(any("d" in key for key in keys), "no private member")
+            settings = {"KEYS_JWT_SECRET_FILE": f"{directory}/secret", "KEYS_JWKS_FILE": f"{directory}/jwks.json"}
+            done = stack.run(f"{stack.place}/bin/keys-fcgi", "--check", env=settings, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_a_folder_that_is_not_there_is_named(self):
+        done = stack.run("tools/mint-token", "--make-keys", "/nonexistent", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("/nonexistent", done.stderr)
 
 
 class MintTokenTest(unittest.TestCase):

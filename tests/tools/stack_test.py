@@ -21,10 +21,10 @@ def setUpModule():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def tool(stack, word, **environment):
+def tool(stack, *words, **environment):
     """tools/stack as somebody would call it who starts or stops this stack."""
     return subprocess.run(
-        ["tools/stack", word],
+        ["tools/stack", *words],
         cwd=ROOT,
         env=stack._environment() | environment,
         capture_output=True,
@@ -49,20 +49,45 @@ class RunningStackTest(unittest.TestCase):
         self.assertIn(f"a stack already runs in {self.stack.directory}, {self.stack.url}", done.stderr)
         self.assertEqual(self.stack.get().status, 401)
 
-    def test_a_taken_port_names_the_stack_that_has_it(self):
+    def test_a_taken_port_is_named_before_anything_starts(self):
         with tempfile.TemporaryDirectory(dir=STACKS) as directory:
             done = tool(self.stack, "up", STACK=directory)
             self.assertEqual(done.returncode, 1)
-            self.assertIn(f"taken by the stack in {self.stack.directory}", done.stderr)
-            self.assertFalse(os.path.exists(os.path.join(directory, "env")))
+            self.assertIn(f"port {self.stack.port} is taken; choose another: PORT=", done.stderr)
+            self.assertEqual(os.listdir(directory), ["lock"])
 
-    def test_a_taken_port_names_the_program_that_has_it(self):
-        with tempfile.TemporaryDirectory(dir=STACKS) as directory, socket.socket() as listener:
-            listener.bind(("127.0.0.1", free_port()))
+    def test_a_taken_status_port_is_passed_over(self):
+        with socket.socket() as listener:
+            port = free_port()
+            listener.bind(("127.0.0.1", port + 1))
             listener.listen()
-            done = tool(self.stack, "up", STACK=directory, PORT=str(listener.getsockname()[1]))
+            second = Stack()
+            second.directory, second.port = tempfile.mkdtemp(dir=STACKS), port
+            self.addCleanup(second.stop)
+            done = tool(second, "up")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(second.read_env().status_url, f"http://127.0.0.1:{port + 2}")
+            self.assertEqual(second.get(url=second.status_url, path="/readyz").status, 200)
+
+    def test_a_missing_package_is_named_before_anything_starts(self):
+        # The same tools beside a table of packages that has one more.
+        with tempfile.TemporaryDirectory(dir=STACKS) as root:
+            shutil.copytree(ROOT / "tools", pathlib.Path(root, "tools"))
+            table = pathlib.Path(root, "tools", "install-packages")
+            text = table.read_text(encoding="utf-8")
+            table.write_text(
+                text.replace("\nrun ", "\nrun no-such-package /usr/bin/no-such\nrun ", 1), encoding="utf-8"
+            )
+            done = subprocess.run(
+                [f"{root}/tools/stack", "up"],
+                env=self.stack._environment() | {"STACK": f"{root}/stack", "HANDLER_PROGRAM": "/bin/true"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             self.assertEqual(done.returncode, 1)
-            self.assertIn(f"(pid {os.getpid()})", done.stderr)
+            self.assertIn("no-such-package", done.stderr)
+            self.assertFalse(os.path.exists(f"{root}/stack"))
 
     def test_mistakes_are_named_before_anything_starts(self):
         for environment, words in (
@@ -115,6 +140,16 @@ class RunningStackTest(unittest.TestCase):
         done = tool(self.stack, "status")
         self.assertEqual(done.returncode, 0)
         self.assertRegex(done.stdout, r"keys-fcgi +2: pid \d+ \d+")
+
+    def test_status_lists_process_ids_for_a_script(self):
+        done = tool(self.stack, "status", "--pids")
+        self.assertEqual(done.returncode, 0)
+        names = [line.split()[1] for line in done.stdout.splitlines()]
+        self.assertEqual(set(names), set(PARTS))
+        self.assertEqual(names.count("keys-fcgi"), 2)
+        for line in done.stdout.splitlines():
+            pid, name = line.split()
+            self.assertEqual(pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip(), name)
 
     def test_two_stacks_side_by_side_share_nothing(self):
         # As from a shell that has sourced the first one's env.
@@ -261,13 +296,19 @@ class ForegroundTest(unittest.TestCase):
         self.process.wait(30)
         self.assertEqual(alive(self.stack), [])
 
-    def test_after_kill_9_the_next_start_clears_up(self):
+    def test_after_kill_9_the_next_start_says_how_to_stop_what_is_left(self):
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         done = tool(self.stack, "up")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("was killed and left its stack behind", done.stderr)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("stop it with make down", done.stderr)
         self.assertEqual(tool(self.stack, "down").returncode, 0)
+        self.assertEqual(alive(self.stack), [])
+
+    def test_a_part_that_ends_stops_everything(self):
+        os.kill(self.stack.nginx_pid(), signal.SIGTERM)
+        self.assertEqual(self.process.wait(60), 1)
+        self.assertIn("a part of the stack has ended", self.printed())
         self.assertEqual(alive(self.stack), [])
 
     def test_down_from_elsewhere_ends_it(self):
