@@ -15,6 +15,7 @@ DESTDIR      ?=
 PKG_CONFIG   ?= pkg-config
 FUZZ_SECONDS ?= 60
 SEEDS        ?= 100000
+SECONDS      ?= 600
 STACK        ?= build/stack
 PORT         ?= 8443
 
@@ -157,6 +158,12 @@ test-faults: ## the fault tests alone: databases, processes and clients that fai
 	$(RM) build/fault-rows
 	FAULT_ROWS=$(CURDIR)/build/fault-rows tests/run tests/faults
 	tests/support/fault_report.py build/fault-rows tests/faults/RESULTS.md
+
+test-random: ## random faults under load for SECONDS (600), by SEED (the clock); draws tests/faults/run.svg
+	tools/install-packages --check build run test
+	$(LOCKED) $(MAKE) all
+	RANDOM_SECONDS=$(SECONDS) RANDOM_SEED=$(SEED) tests/run tests/faults/random_test.py
+	tests/faults/draw_run
 
 test-tls: ## the TLS scan alone
 	tools/install-packages --check build run test

@@ -52,10 +52,15 @@ class Client:
         self.address = (address.hostname, address.port)
         self.context = ssl.create_default_context(cafile=cacert)
         self.timeout = timeout
-        cookie = f"Cookie: sb-access-token={token}\r\n" if token else ""
-        self.request = f"{method} /api/v1/keys HTTP/1.1\r\nHost: {address.netloc}\r\n{cookie}\r\n".encode()
+        self.head = f"{method} /api/v1/keys HTTP/1.1\r\nHost: {address.netloc}\r\n"
         self.connection = None
         self.again = 0
+        self.use(token)
+
+    def use(self, token):
+        """Whose token the next requests carry."""
+        cookie = f"Cookie: sb-access-token={token}\r\n" if token else ""
+        self.request = f"{self.head}{cookie}\r\n".encode()
 
     def ask(self):
         began = time.monotonic()

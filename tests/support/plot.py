@@ -18,44 +18,69 @@ import sys
 
 WIDTH = 900
 PANEL_HEIGHT = 230
+ROW_HEIGHT = 18
 COLOURS = ("#1f5fa8", "#c4391d", "#2e8540", "#8a5cb3", "#b8860b", "#5b6770")
 SHADE = "#f3d9a4"
 
 
-def timeline(path, title, panels, marks=()):
+def timeline(path, title, panels, marks=(), rows=False):
     """One panel above the other with the same axis of seconds.
 
     panels: {"label": axis label, "series": {name: [(second, value), ...]}, "log": bool (optional)}
-    marks:  (from second, to second, name) of each fault; neighbours' names are staggered.
+    marks:  (from second, to second, name) of each fault; neighbours' names are staggered, or, for a run of many
+            faults (`rows`), each name has a row of its own below the panels.
     """
+    names = sorted({name for _, _, name in marks}) if rows else []
     xs = [x for panel in panels for points in panel["series"].values() for x, _ in points]
     end = max([*xs, *(to for _, to, _ in marks), 1])
-    height = 40 + PANEL_HEIGHT * len(panels) + (30 if marks else 0)
+    above = 3 if rows or not marks else 5
+    rows_height = ROW_HEIGHT * len(names) + 50 if rows else 0
+    height = 40 + PANEL_HEIGHT * len(panels) + rows_height + (30 if above == 5 else 0)
     script = [
         *_head(path, height),
-        f"set multiplot layout {len(panels)},1 title {_text(title)} font ',14' offset 0,-0.3",
+        f"set multiplot title {_text(title)} font ',14' offset 0,-0.3",
         f"set xrange [0:{end:g}]",
         "set grid ytics lc rgb '#dddddd'",
         "set key outside right top samplen 1.5",
-        "set lmargin 11; set rmargin 18",
+        f"set lmargin {28 if rows else 11}; set rmargin 18",
     ]
+    top = 1 - 40 / height
     for number, panel in enumerate(panels):
+        size = (PANEL_HEIGHT + (30 if above == 5 and number == 0 else 0)) / height
+        top -= size
+        script.append(f"set origin 0,{top:.4f}; set size 1,{size:.4f}")
         if number == 0:
-            script += [f"set tmargin {5 if marks else 3}", *_marks(marks, named=True)]
+            script += [f"set tmargin {above - 2}", *_marks(marks, named=not rows)]
         else:
             script += ["set tmargin 1", "unset object", "unset label", *_marks(marks, named=False)]
-        last = number == len(panels) - 1
+        last = number == len(panels) - 1 and not rows
         script.append("set xlabel 'seconds'" if last else "unset xlabel")
-        script.append(f"set ylabel {_text(panel['label'])} offset 1,0")
-        script.append("set logscale y; set yrange [*:*]" if panel.get("log") else "unset logscale; set yrange [0:*]")
-        curves = []
-        for index, (name, points) in enumerate(panel["series"].items()):
-            block = f"$p{number}_{index}"
-            script += [f"{block} << EOD", *(f"{x:.3f} {y:.6g}" for x, y in points), "EOD"]
-            colour = panel.get("colours", {}).get(name, COLOURS[index % len(COLOURS)])
-            curves.append(f"{block} using 1:2 with lines lw 1.5 lc rgb '{colour}' title {_text(name)}")
-        script.append("plot " + ", ".join(curves))
+        script += _panel(number, panel)
+    if rows:
+        script += _rows(marks, names, rows_height / height)
     _run([*script, "unset multiplot"])
+
+
+def _panel(number, panel):
+    yield f"set ylabel {_text(panel['label'])} offset 1,0"
+    yield "set logscale y; set yrange [*:*]" if panel.get("log") else "unset logscale; set yrange [0:*]"
+    curves = []
+    for index, (name, points) in enumerate(panel["series"].items()):
+        block = f"$p{number}_{index}"
+        yield from (f"{block} << EOD", *(f"{x:.3f} {y:.6g}" for x, y in points), "EOD")
+        colour = panel.get("colours", {}).get(name, COLOURS[index % len(COLOURS)])
+        curves.append(f"{block} using 1:2 with lines lw 1.5 lc rgb '{colour}' title {_text(name)}")
+    yield "plot " + ", ".join(curves)
+
+
+def _rows(marks, names, size):
+    """A row per name, with a bar for each of its faults; one that is over at once is seen, too."""
+    yield f"set origin 0,0; set size 1,{size:.4f}; unset object; unset label; unset ylabel; unset logscale; unset key"
+    yield f"set xlabel 'seconds'; set tmargin 0.5; set yrange [{len(names) - 0.4:g}:-0.6]"
+    yield "set ytics (" + ", ".join(f"{_text(name)} {row}" for row, name in enumerate(names)) + ")"
+    yield from ("$rows << EOD", *(f"{begin:.3f} {to:.3f} {names.index(name)}" for begin, to, name in marks), "EOD")
+    bar = "using 1:3:1:2:($3-0.35):($3+0.35) with boxxyerror fs solid noborder"
+    yield f"plot $rows {bar} lc rgb '{COLOURS[1]}', $rows using 1:3 with points pt 5 ps 0.3 lc rgb '{COLOURS[1]}'"
 
 
 def bars(path, title, unit, rows):
