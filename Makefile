@@ -111,8 +111,8 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
-.PHONY: all binaries toolchain run up down test test-unit simulate test-faults test-tls test-failover test-browser test-arm64 \
-        test-bare test-boot ci bench install uninstall deb fuzz lint compdb deps clean help
+.PHONY: all binaries toolchain run up down test test-unit simulate test-faults test-random test-tls test-failover test-browser \
+        test-arm64 test-bare test-boot ci bench bench-fairness install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
@@ -201,6 +201,11 @@ bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BEN
 	$(LOCKED) $(MAKE) all $(OUT)/pure-path
 	tests/bench/bench $(BENCH)
 
+bench-fairness: ## what a flood of one user does to another user, with the database 1 ms away; 2 minutes
+	tools/install-packages --check build run bench
+	$(LOCKED) $(MAKE) all
+	tests/bench/fairness
+
 fuzz: ## run each fuzzer for FUZZ_SECONDS (60)
 	tools/install-packages --check build fuzz
 	$(LOCKED) $(MAKE) VARIANT=fuzz $(FUZZERS:tests/fuzz/%.cc=build/fuzz/%)
@@ -239,7 +244,7 @@ clean: ## stop the local stack and remove everything built, the stack's data too
 
 help: ## this list
 	awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} \
-	  /^[a-z0-9-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # --- how things are built ---------------------------------------------------------------------
 

@@ -21,16 +21,7 @@ class Failover(unittest.TestCase):
 
     def test_the_writable_host_is_found_and_a_promoted_standby_is_followed_without_a_restart(self):
         with contextlib.ExitStack() as exits:
-            primary = exits.enter_context(Stack(SETTINGS, workers=1))
-            standby = exits.enter_context(standby_of(primary))
-            hosts = f"{standby},{primary.env['PGHOST']}"
-            shared = {name: primary.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
-            shared["KEYS_DATABASE_URL"] = f"host={hosts} dbname=keys user=keys_runtime target_session_attrs=read-write"
-            lift_limits(primary)
-            someone = User(primary, tier="pro", keys=1)
-            pool = exits.enter_context(Stack(SETTINGS | shared))
-            pool.wait_until(lambda: someone.get(pool).status == 200, what="the writable host")
-            wait_for_replay(primary, standby)
+            primary, standby, pool, someone = enter_pool_of_two_hosts(exits, SETTINGS)
             pids = pool.worker_pids()
             self.loses_no_request_when_its_backend_is_terminated(primary, pool, someone)
             with Load(pool, someone.token, clients=6, pause=0.002) as load:
@@ -48,9 +39,29 @@ class Failover(unittest.TestCase):
             recovery = max(one.ended for one in bad) - promoted
             self.assertLess(recovery, RECOVERY)
             self.assertEqual(pool.worker_pids(), pids)
-            record("primary lost, standby promoted", f"{len(bad)} of {len(load.answers)} are 503", recovery)
+            longest = max(one.took for one in load.answers)
+            seen = f"{len(bad)} of {len(load.answers)} are 503, longest {longest * 1000:.0f} ms"
+            record("primary lost for longer than the deadline, standby promoted", seen, recovery)
             # An UNLOGGED table is empty on a promoted standby: the windows have begun anew.
             self.assertEqual(someone.get(pool).status, 200)
+
+    def test_a_promotion_within_the_deadline_is_waited_for_by_every_request(self):
+        with contextlib.ExitStack() as exits:
+            # A deadline that a promotion stays below on a busy machine.
+            primary, standby, pool, someone = enter_pool_of_two_hosts(exits, {"KEYS_DEADLINE_MS": "4000"})
+            with Load(pool, someone.token, clients=16, pause=0.002, timeout=60) as load:
+                load.wait_for(200)
+                primary.pg_ctl("stop", "-m", "immediate")
+                promote(primary, standby)
+                promoted = time.monotonic()
+                load.wait_for(200)
+                lag = min(one.ended for one in load.answers if one.ended > promoted) - promoted
+                load.wait_for(200, count=50)
+            self.assertEqual(load.lost, [])
+            self.assertEqual(load.statuses().keys(), {200})
+            longest = max(one.took for one in load.answers)
+            seen = f"{len(load.answers)} of {len(load.answers)} are 200, longest {longest * 1000:.0f} ms"
+            record("primary lost, standby promoted (deadline 4,000 ms)", seen, lag)
 
     def loses_no_request_when_its_backend_is_terminated(self, primary, pool, someone):
         """The primary is asked again at once, before the standby."""
@@ -75,6 +86,21 @@ class Failover(unittest.TestCase):
                 " AND query LIKE '%unnest%'"
             )
         )
+
+
+def enter_pool_of_two_hosts(exits, settings):
+    """(primary, standby, pool, user): the pool's URL names the standby first, and it has found the primary."""
+    primary = exits.enter_context(Stack(settings, workers=1))
+    standby = exits.enter_context(standby_of(primary))
+    hosts = f"{standby},{primary.env['PGHOST']}"
+    shared = {name: primary.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
+    shared["KEYS_DATABASE_URL"] = f"host={hosts} dbname=keys user=keys_runtime target_session_attrs=read-write"
+    lift_limits(primary)
+    user = User(primary, tier="pro", keys=1)
+    pool = exits.enter_context(Stack(settings | shared))
+    pool.wait_until(lambda: user.get(pool).status == 200, what="the writable host")
+    wait_for_replay(primary, standby)
+    return primary, standby, pool, user
 
 
 def as_postgres(command, **options):

@@ -118,6 +118,8 @@ class Someone(User):
             return
         there = [key for key in self.keys if key.is_there.history[-1][0]]
         action = chance.choice(("add", "rename", "revoke", "delete", "ban"))
+        if not self.is_live.history[-1][0]:
+            action = "ban"  # is over
         if action == "ban":
             return self.ban(is_stopping)
         if action == "add" or not there:

@@ -1,5 +1,6 @@
-"""A TCP proxy to a stack's PostgreSQL that a test can block, close, cut or write to."""
+"""A TCP proxy to a stack's PostgreSQL that a test can delay, block, close, cut or write to."""
 
+import collections
 import contextlib
 import re
 import select
@@ -13,9 +14,11 @@ LOOKUP = re.compile(rb"B....\0list_keys_", re.S)
 
 
 class DatabaseProxy:
-    """Listens on 127.0.0.1:port and forwards to PostgreSQL's unix socket."""
+    """Listens on 127.0.0.1:port and forwards to PostgreSQL's unix socket, each way after `delay` seconds."""
 
-    def __init__(self, postgres_socket):
+    def __init__(self, postgres_socket, delay=0.0):
+        self.delay = delay
+        self.delayed = collections.deque()  # (when to send, where to, what)
         self.target = postgres_socket
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
@@ -88,7 +91,7 @@ class DatabaseProxy:
             pairs = list(self.pairs)
             ends = [end for pair in pairs for end in pair if end.fileno() >= 0]
             try:
-                ready, _, _ = select.select([self.listener, *ends], [], [], 0.05)
+                ready, _, _ = select.select([self.listener, *ends], [], [], self._send_delayed())
             except (OSError, ValueError):
                 continue
             if not self.open.is_set():
@@ -103,6 +106,17 @@ class DatabaseProxy:
                         client.close()
                         server.close()
                         break
+
+    def _send_delayed(self):
+        """Sends what is due; seconds until there is something to do."""
+        while self.delayed:
+            left = self.delayed[0][0] - time.monotonic()
+            if left > 0:
+                return min(left, 0.05)
+            _, sink, data = self.delayed.popleft()
+            with contextlib.suppress(OSError):  # it was closed meanwhile
+                sink.sendall(data)
+        return 0.05
 
     def _accept(self):
         client, _ = self.listener.accept()
@@ -127,6 +141,8 @@ class DatabaseProxy:
                 # ReadyForQuery ends the answer.
                 if data.endswith(b"Z\0\0\0\x05I"):
                     self.swallow.discard(source)
+            elif data and self.delay:
+                self.delayed.append((time.monotonic() + self.delay, sink, data))
             elif data:
                 sink.sendall(data)
             return bool(data)

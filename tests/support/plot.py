@@ -27,8 +27,8 @@ def timeline(path, title, panels, marks=(), rows=False):
     """One panel above the other with the same axis of seconds.
 
     panels: {"label": axis label, "series": {name: [(second, value), ...]}, "log": bool (optional)}
-    marks:  (from second, to second, name) of each fault; neighbours' names are staggered, or, for a run of many
-            faults (`rows`), each name has a row of its own below the panels.
+    marks:  (from second, to second, name) of each fault, shaded, neighbours' names staggered; or, for a run of many
+            faults (`rows`), in a row per name below the panels.
     """
     names = sorted({name for _, _, name in marks}) if rows else []
     xs = [x for panel in panels for points in panel["series"].values() for x, _ in points]
@@ -49,10 +49,8 @@ def timeline(path, title, panels, marks=(), rows=False):
         size = (PANEL_HEIGHT + (30 if above == 5 and number == 0 else 0)) / height
         top -= size
         script.append(f"set origin 0,{top:.4f}; set size 1,{size:.4f}")
-        if number == 0:
-            script += [f"set tmargin {above - 2}", *_marks(marks, named=not rows)]
-        else:
-            script += ["set tmargin 1", "unset object", "unset label", *_marks(marks, named=False)]
+        script.append(f"set tmargin {above - 2}" if number == 0 else "set tmargin 1; unset object; unset label")
+        script += [] if rows else _marks(marks, named=number == 0)
         last = number == len(panels) - 1 and not rows
         script.append("set xlabel 'seconds'" if last else "unset xlabel")
         script += _panel(number, panel)
