@@ -120,6 +120,7 @@ class DatabaseProxy:
 
     def _accept(self):
         client, _ = self.listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.arrivals.append(time.monotonic())
         server = socket.socket(socket.AF_UNIX)
         try:
