@@ -8,19 +8,106 @@ What the clients saw stays in build/fault-run.json; tests/faults/draw_run draws 
 """
 
 import collections
+import json
 import os
 import statistics
 import time
 import unittest
 
+from tests.faults.random_model import Someone, Span, Witness
 from tests.faults.random_run import CLIENTS, RandomRun
 from tests.support import plot
 from tests.support.fault_report import record
+from tests.support.load import Answer
 from tests.support.stack import ROOT
 
 SECONDS = float(os.environ.get("RANDOM_SECONDS") or 60)
 SEED = int(os.environ.get("RANDOM_SEED") or time.time())
 RESULTS = ROOT / "build" / "fault-run.json"
+
+
+class NoStack:
+    """Takes what users do to a database, and does nothing."""
+
+    psql = mint = staticmethod(lambda *_arguments: "a.b.c")
+
+
+class Model(unittest.TestCase):
+    """That the model sees what it is there to see: each wrong answer stands beside one that differs in one point."""
+
+    def setUp(self):
+        self.user = Someone(NoStack(), "pro")
+        self.user.add("first", lambda: False)
+        self.now = time.monotonic()
+
+    def answer(self, status=200, rows=None, began=None, took=0.01, code="invalid_session", **more):
+        key = self.user.keys[0]
+        rows = [{"id": key.id, "name": "first", "revoked_at": None}] if rows is None else rows
+        body = {"data": rows, "meta": {"total": len(rows)}}
+        if status != 200:
+            body = {"error": {"code": code, "message": "", "request_id": ""}}
+        headers = {"content-type": "application/json", "retry-after": "1"} | more
+        return Answer(began or time.monotonic(), took, status, headers, json.dumps(body).encode())
+
+    def assert_wrong(self, answer, problem):
+        self.assertRegex(self.user.fault_of(answer) or "nothing", problem)
+
+    def assert_right(self, answer):
+        self.assertIsNone(self.user.fault_of(answer))
+
+    def test_a_list_has_the_users_keys_as_they_were_while_it_was_asked_for(self):
+        row = {"id": self.user.keys[0].id, "name": "first", "revoked_at": None}
+        self.assert_right(self.answer())
+        self.assert_wrong(self.answer(rows=[]), "missing")
+        self.assert_wrong(self.answer(rows=[row | {"id": "another's"}]), "somebody else")
+        self.assert_wrong(self.answer(rows=[row | {"name": "second"}]), "has the name second")
+        self.assert_wrong(self.answer(rows=[row | {"revoked_at": "now"}]), "revoked_at")
+        before = time.monotonic()
+        self.user.set(self.user.keys[0].name, "second", "", self.user.keys[0], lambda: False)
+        self.assert_wrong(self.answer(), "has the name first")
+        self.assert_right(self.answer(rows=[row | {"name": "second"}]))
+        self.assert_right(self.answer(began=before, took=1))
+
+    def test_a_session_that_has_ended_gets_no_list_and_a_live_one_no_refusal(self):
+        before = time.monotonic()
+        self.assert_wrong(self.answer(401), "live session")
+        self.user.sign_out(lambda: False)
+        self.assert_wrong(self.answer(), "has ended")
+        self.assert_right(self.answer(401))
+        self.assert_right(self.answer(began=before, took=1))
+        self.assert_wrong(self.answer(401, code="expired_session"), "not invalid_session")
+
+    def test_no_answer_no_json_and_an_error_of_ours_are_wrong(self):
+        self.assert_wrong(Answer(self.now, 1.0, error="closed"), "no answer")
+        self.assert_wrong(Answer(self.now, 1.0, 502, {}, b"<html>"), "no error of the API")
+        self.assert_wrong(self.answer(500), "500")
+        self.assert_wrong(self.answer(504), "504")
+        self.assert_wrong(self.answer(429), "429 for pro")
+
+    def judged(self, *answers, spans=()):
+        witness = Witness()
+        for answer in answers:
+            witness.take(self.user, answer)
+        return [text for _, text in witness.judge(spans)]
+
+    def test_a_503_needs_an_outage_longer_than_patience_a_502_a_process_that_died(self):
+        now = self.now
+        short, long = Span("", now, now + 1.0, delays=True), Span("", now, now + 3.0, delays=True)
+        self.assertRegex(self.judged(self.answer(503))[0], "503 after")
+        self.assertRegex(self.judged(self.answer(503), spans=[short])[0], "503 after")
+        self.assertEqual(self.judged(self.answer(503), spans=[long]), [])
+        self.assertEqual(len(self.judged(self.answer(503), spans=[Span("", now, now, refuses=True, user=self)])), 1)
+        self.assertRegex(self.judged(self.answer(502))[0], "502 although")
+        self.assertEqual(self.judged(self.answer(502), spans=[Span("", now, now, breaks=True)]), [])
+        self.assertRegex(self.judged(self.answer(took=3.5), spans=[long])[0], "after 3.50 s")
+        self.assertEqual(self.judged(self.answer(took=3.5), spans=[Span("", now, now, pauses=1)]), [])
+
+    def test_no_place_of_a_window_is_granted_twice_unless_the_counts_were_lost_between(self):
+        first, second = {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "60"}, {"x-ratelimit-remaining": "4"}
+        self.assertEqual(self.judged(self.answer(**first), self.answer(**first | second)), [])
+        self.assertRegex(self.judged(self.answer(**first), self.answer(**first))[0], "granted twice")
+        lost = Span("", self.now, time.monotonic() + 1, empties=True)
+        self.assertEqual(self.judged(self.answer(**first), self.answer(**first), spans=[lost]), [])
 
 
 class RandomFaults(unittest.TestCase):
