@@ -250,7 +250,7 @@ class Server {
   void OnResult(std::span<const Waiter> waiters, const LookupResult& result) {
     if (body_.use_count() > 1) body_ = std::make_shared<std::string>();  // a peer still takes it
     if (result.list == nullptr || result.list->granted == 0 ||
-        !WriteKeyList(*result.list, *body_)) {
+        !WriteKeyList(result.list->keys, result.key_at, *body_)) {
       body_->clear();
     }
     const Moment now = Moment::Now();
@@ -400,7 +400,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
          .epoll = epoll.get(),
          .tag = kDatabaseTag},
         [&](std::span<const Waiter>, const LookupResult& result) {
-          if (result.list == nullptr || !WriteKeyList(*result.list, body)) body.clear();
+          if (result.list == nullptr || !WriteKeyList(result.list->keys, result.key_at, body)) body.clear();
           list_keys.Respond(result, 0, body, Moment::Now(), context, response);  // keeps a view
           answered = true;
         },

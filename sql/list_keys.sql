@@ -4,13 +4,16 @@
 --   $1 uuid[]     users (the tokens' `sub`), distinct and ascending
 --   $2 uuid[]     their sessions (the tokens' `session_id`), in the same order
 --   $3 integer[]  how many requests of each session wait for the answer, in the same order
--- One row per user whose session is live, in any order: how many requests are granted (as many as both windows have
--- left; the others consume nothing), the windows after them, the limits of each tier, and the user's keys, none for a
--- user who was granted nothing. Counts are locked in the order of $1, so two of these statements cannot wait for each
--- other.
+-- First a row per tier: its name, its limits, the time; user_id is NULL. Then the rows of each user whose session is
+-- live, one after another: how many requests are granted (as many as both windows have left; the others consume
+-- nothing), the windows after them, the limits of the account's tier, and a key per row, in the order of the list. A
+-- user without keys, or who was granted nothing, has one row whose key is NULL. Rows and not an array of keys: that
+-- costs PostgreSQL three times as much for a long list.
+-- Counts are locked in the order of $1, so two of these statements cannot wait for each other.
 -- One plan fits any statistics: what is asked about one user stands in a subquery, since the sides of a join may
 -- change places while a table is all but empty, and such a plan is kept when it has grown.
--- CURRENT_TIMESTAMP and not now(), which is a function to look up at each start.
+-- Few operators: PostgreSQL looks each of them up, and its permissions, at every start. So CURRENT_TIMESTAMP and not
+-- now(), and one comparison for "between".
 -- The lines between the two marks are left out under KEYS_CHECK_SESSION=off.
 WITH account AS (
     SELECT asked.user_id, asked.requests, tiers.requests_per_minute, tiers.requests_per_day
@@ -37,49 +40,55 @@ counted AS (
     -- What is granted stands here three times: SET (…) = (SELECT …) would name it once and cost a subplan per user.
     ON CONFLICT (user_id) DO UPDATE SET
         granted = greatest(0, least(excluded.granted,
-            excluded.minute_limit - CASE
-                WHEN c.minute_ends BETWEEN CURRENT_TIMESTAMP AND excluded.minute_ends + interval '60 s'
+            excluded.minute_limit - CASE c.minute_ends
+                WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
                 THEN c.minute_count ELSE 0 END,
-            excluded.day_limit - CASE
-                WHEN c.day_ends BETWEEN CURRENT_TIMESTAMP AND excluded.day_ends + interval '60 s'
+            excluded.day_limit - CASE c.day_ends
+                WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
                 THEN c.day_count ELSE 0 END)),
-        minute_count = CASE
-            WHEN c.minute_ends BETWEEN CURRENT_TIMESTAMP AND excluded.minute_ends + interval '60 s'
+        minute_count = CASE c.minute_ends
+            WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
             THEN c.minute_count ELSE 0 END
             + greatest(0, least(excluded.granted,
-                excluded.minute_limit - CASE
-                    WHEN c.minute_ends BETWEEN CURRENT_TIMESTAMP AND excluded.minute_ends + interval '60 s'
+                excluded.minute_limit - CASE c.minute_ends
+                    WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
                     THEN c.minute_count ELSE 0 END,
-                excluded.day_limit - CASE
-                    WHEN c.day_ends BETWEEN CURRENT_TIMESTAMP AND excluded.day_ends + interval '60 s'
+                excluded.day_limit - CASE c.day_ends
+                    WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
                     THEN c.day_count ELSE 0 END)),
-        day_count = CASE
-            WHEN c.day_ends BETWEEN CURRENT_TIMESTAMP AND excluded.day_ends + interval '60 s'
+        day_count = CASE c.day_ends
+            WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
             THEN c.day_count ELSE 0 END
             + greatest(0, least(excluded.granted,
-                excluded.minute_limit - CASE
-                    WHEN c.minute_ends BETWEEN CURRENT_TIMESTAMP AND excluded.minute_ends + interval '60 s'
+                excluded.minute_limit - CASE c.minute_ends
+                    WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
                     THEN c.minute_count ELSE 0 END,
-                excluded.day_limit - CASE
-                    WHEN c.day_ends BETWEEN CURRENT_TIMESTAMP AND excluded.day_ends + interval '60 s'
+                excluded.day_limit - CASE c.day_ends
+                    WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
                     THEN c.day_count ELSE 0 END)),
-        minute_ends = CASE WHEN c.minute_ends BETWEEN CURRENT_TIMESTAMP AND excluded.minute_ends + interval '60 s'
+        minute_ends = CASE c.minute_ends
+            WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
             THEN c.minute_ends ELSE excluded.minute_ends END,
-        day_ends = CASE WHEN c.day_ends BETWEEN CURRENT_TIMESTAMP AND excluded.day_ends + interval '60 s'
+        day_ends = CASE c.day_ends
+            WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
             THEN c.day_ends ELSE excluded.day_ends END,
         minute_limit = excluded.minute_limit,
         day_limit = excluded.day_limit
     RETURNING user_id, granted, minute_limit, minute_count, minute_ends, day_limit, day_count, day_ends
 )
-SELECT counted.*, CURRENT_TIMESTAMP,
-    -- Computed once per statement, not once per user or key.
-    ARRAY(SELECT ROW(tiers.name, tiers.requests_per_minute, tiers.requests_per_day) FROM public.tiers),
-    -- In the order of the index api_keys_listed, so nothing is sorted.
-    ARRAY(
-        SELECT ROW(keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes,
-            keys.total_requests, keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at)
-        FROM public.api_keys AS keys
-        WHERE keys.user_id = counted.user_id AND counted.granted > 0
-        ORDER BY keys.created_at, keys.id
-    )
+SELECT NULL::uuid AS user_id, NULL::integer AS granted, requests_per_minute, NULL::integer, NULL::timestamptz,
+    requests_per_day, NULL::integer, NULL::timestamptz, CURRENT_TIMESTAMP,
+    NULL::uuid, NULL::text, NULL::text, name, NULL::text[], NULL::bigint,
+    NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz
+FROM public.tiers
+UNION ALL
+SELECT counted.*, NULL, listed.*
 FROM counted
+LEFT JOIN LATERAL (
+    -- In the order of the index api_keys_listed, so nothing is sorted.
+    SELECT keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes, keys.total_requests,
+        keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at
+    FROM public.api_keys AS keys
+    WHERE keys.user_id = counted.user_id AND counted.granted > 0
+    ORDER BY keys.created_at, keys.id
+) AS listed ON true

@@ -104,7 +104,7 @@ bool WritePreview(JsonWriter& writer, std::string_view prefix) {
   return WriteText(writer, {preview.data(), kept.size() + kBullets.size()});
 }
 
-bool WriteKey(JsonWriter& writer, const ApiKey& key, const KeyList& list) {
+bool WriteKey(JsonWriter& writer, const ApiKey& key) {
   std::array<char, 38> id{'"'};
   FormatUuid(key.id, &id[1]);
   id.back() = '"';
@@ -122,9 +122,7 @@ bool WriteKey(JsonWriter& writer, const ApiKey& key, const KeyList& list) {
   good &= WriteText(writer, key.tier);
   WriteName(writer, "\"scopes\"");
   writer.StartArray();
-  for (size_t i = 0; i < key.scopes; ++i) {
-    good &= WriteText(writer, list.scopes[key.first_scope + i]);
-  }
+  for (const std::string_view scope : key.scopes) good &= WriteText(writer, scope);
   writer.EndArray();
   WriteName(writer, "\"rate_limit_per_minute\"");
   writer.Int(key.requests_per_minute);
@@ -146,26 +144,25 @@ bool WriteKey(JsonWriter& writer, const ApiKey& key, const KeyList& list) {
 
 }  // namespace
 
-bool WriteKeyList(const KeyList& list, std::string& body) {
+bool WriteKeyList(size_t keys, const KeyAt& key_at, std::string& body) {
   JsonWriter& writer = Output().Begin(body);
-  bool good = true;
-  size_t done = 0;
   writer.StartObject();
   WriteName(writer, "\"data\"");
   writer.StartArray();
-  for (const ApiKey& key : list.keys) {
-    good &= WriteKey(writer, key, list);
-    Output().Spill(body, ++done, list.keys.size());
+  for (size_t position = 0; position < keys; ++position) {
+    const ApiKey* const key = key_at(position);
+    if (key == nullptr || !WriteKey(writer, *key)) return false;
+    Output().Spill(body, position + 1, keys);
   }
   writer.EndArray();
   WriteName(writer, "\"meta\"");
   writer.StartObject();
   WriteName(writer, "\"total\"");
-  writer.Uint64(list.keys.size());
+  writer.Uint64(keys);
   writer.EndObject();
   writer.EndObject();
   Output().End(body);
-  return good;
+  return true;
 }
 
 bool WriteError(std::string_view code, std::string_view message, std::string_view request_id,

@@ -9,6 +9,7 @@
 #ifndef HANDLER_API_RESPONSE_BODY_H_
 #define HANDLER_API_RESPONSE_BODY_H_
 
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -17,9 +18,12 @@
 
 namespace keys {
 
+// A key of a list, by its position; valid until the next call.
+using KeyAt = std::function<const ApiKey*(size_t position)>;
+
 // Both replace `body`. False when a text is not UTF-8, which PostgreSQL rules out for a database of
-// that encoding; `body` is then of no use.
-bool WriteKeyList(const KeyList& list, std::string& body);
+// that encoding, or a key is null; `body` is then of no use.
+bool WriteKeyList(size_t keys, const KeyAt& key_at, std::string& body);
 
 // `over`, where given, becomes `details`: limit, window and reset.
 bool WriteError(std::string_view code, std::string_view message, std::string_view request_id,

@@ -3,7 +3,6 @@
 #include <endian.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <limits>
 
@@ -14,23 +13,27 @@ namespace {
 
 // The columns of sql/list_keys.sql, in its order.
 enum Column {
-  kUser,
+  kUser,  // null in the row of a tier
   kGranted,
-  kMinuteLimit,
+  kMinuteLimit,  // a tier's or, in a user's row, the account's
   kMinuteCount,
   kMinuteEnds,
   kDayLimit,
   kDayCount,
   kDayEnds,
-  kNow,
-  kTiers,
-  kKeys,
+  kNow,  // in the rows of tiers
+  kId,   // null: no key
+  kKeyPrefix,
+  kName,
+  kTier,  // a tier's name or, in a user's row, the key's
+  kScopes,
+  kTotalRequests,
+  kLastUsedAt,
+  kCreatedAt,
+  kExpiresAt,
+  kRevokedAt,
   kColumns
 };
-constexpr int32_t kTierFields = 3;     // of a ROW in the array kTiers, and
-constexpr int32_t kKeyFields = 10;     // in the array kKeys; ReadTiers and ReadKey have their order
-constexpr size_t kMaxTiers = 8;        // the schema has two
-constexpr size_t kMaxKeysKept = 1000;  // a longer list's memory is given back
 
 // Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. A length
 // that is not the type's makes the whole reading bad.
@@ -56,9 +59,10 @@ class BinaryReader {
     return kEpoch + std::chrono::microseconds(microseconds);
   }
 
-  std::optional<DatabaseTime> OptionalTime(const std::optional<std::string_view>& value) {
-    if (!value) return std::nullopt;
-    return Time(*value);
+  // Null is empty.
+  std::optional<DatabaseTime> OptionalTime(std::string_view value) {
+    if (value.empty()) return std::nullopt;
+    return Time(value);
   }
 
   Uuid Identifier(std::string_view value) {
@@ -83,21 +87,11 @@ class BinaryReader {
   }
 
   std::string_view Element(std::string_view& bytes) {
-    const auto value = Value(bytes);
-    return value ? *value : Bad<std::string_view>();
-  }
-
-  // A record's number of fields, each an Optional- or RequiredField; End() behind the last.
-  int32_t Record(std::string_view& bytes) { return Take(bytes); }
-
-  std::optional<std::string_view> OptionalField(std::string_view& bytes) {
-    Take(bytes);  // its type
-    return Value(bytes);
-  }
-
-  std::string_view RequiredField(std::string_view& bytes) {
-    Take(bytes);
-    return Element(bytes);
+    const auto size = Take(bytes);
+    if (size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<std::string_view>();
+    const std::string_view value = bytes.substr(0, static_cast<size_t>(size));
+    bytes.remove_prefix(value.size());
+    return value;
   }
 
   void End(std::string_view bytes) {
@@ -113,16 +107,6 @@ class BinaryReader {
     return number;
   }
 
-  // A value behind its length; -1: null.
-  std::optional<std::string_view> Value(std::string_view& bytes) {
-    const auto size = Take(bytes);
-    if (size == -1) return std::nullopt;
-    if (size < 0 || static_cast<size_t>(size) > bytes.size()) return Bad<std::string_view>();
-    const std::string_view value = bytes.substr(0, static_cast<size_t>(size));
-    bytes.remove_prefix(value.size());
-    return value;
-  }
-
   template <typename T>
   T Bad() {
     good_ = false;
@@ -132,104 +116,81 @@ class BinaryReader {
   bool good_ = true;
 };
 
-struct Tier {
-  std::string_view name;
-  int32_t requests_per_minute = 0;
-  int32_t requests_per_day = 0;
-};
-
-using Tiers = std::array<Tier, kMaxTiers>;  // unused ones have no name
-
-Tiers ReadTiers(BinaryReader& reader, std::string_view bytes) {
-  Tiers tiers;
-  const int32_t count = reader.Array(bytes);
-  if (count > static_cast<int32_t>(tiers.size())) reader.Refuse();
-  for (int32_t i = 0; i < count && reader.good(); ++i) {
-    std::string_view fields = reader.Element(bytes);
-    if (reader.Record(fields) != kTierFields) reader.Refuse();
-    Tier& tier = tiers[static_cast<size_t>(i)];
-    tier.name = reader.RequiredField(fields);
-    tier.requests_per_minute = reader.Number<int32_t>(reader.RequiredField(fields));
-    tier.requests_per_day = reader.Number<int32_t>(reader.RequiredField(fields));
-    reader.End(fields);
-  }
-  reader.End(bytes);
-  return tiers;
-}
-
-void ReadKey(BinaryReader& reader, std::string_view bytes, const Tiers& tiers, KeyList& list) {
-  if (reader.Record(bytes) != kKeyFields) return reader.Refuse();
-  ApiKey& key = list.keys.emplace_back();
-  key.id = reader.Identifier(reader.RequiredField(bytes));
-  key.key_prefix = reader.RequiredField(bytes);
-  key.name = reader.RequiredField(bytes);
-  key.tier = reader.RequiredField(bytes);
-  std::string_view scopes = reader.RequiredField(bytes);
-  key.total_requests = reader.Number<int64_t>(reader.RequiredField(bytes));
-  key.last_used_at = reader.OptionalTime(reader.OptionalField(bytes));
-  key.created_at = reader.Time(reader.RequiredField(bytes));
-  key.expires_at = reader.OptionalTime(reader.OptionalField(bytes));
-  key.revoked_at = reader.OptionalTime(reader.OptionalField(bytes));
-  reader.End(bytes);
-
-  const auto tier = std::find_if(tiers.begin(), tiers.end(),
-                                 [&](const Tier& one) { return one.name == key.tier; });
-  if (tier == tiers.end() || key.tier.empty()) return reader.Refuse();
-  key.requests_per_minute = tier->requests_per_minute;
-  key.requests_per_day = tier->requests_per_day;
-
-  key.first_scope = list.scopes.size();
-  const int32_t count = reader.Array(scopes);
-  for (int32_t i = 0; i < count && reader.good(); ++i) {
-    list.scopes.push_back(reader.Element(scopes));
-  }
-  reader.End(scopes);
-  key.scopes = static_cast<size_t>(count);
-}
-
 }  // namespace
 
 std::string ListKeysStatement(bool check_session) {
   return check_session ? kListKeysSql : kListKeysWithoutSessionSql;
 }
 
-std::optional<RowHead> ReadRowHead(const Row& row) {
-  if (row.columns() != kColumns) return std::nullopt;
+bool KeyLists::Read(const Result& result) {
+  result_ = &result;
+  tier_count_ = 0;
+  lists_.clear();
   BinaryReader reader;
-  const RowHead head{.user = reader.Identifier(row.Bytes(kUser)),
-                     .granted = reader.Number<int32_t>(row.Bytes(kGranted))};
-  if (!reader.good() || head.granted < 0) return std::nullopt;
-  return head;
-}
-
-bool ReadKeyList(const Row& row, KeyList& list) {
-  list.keys.clear();
-  list.scopes.clear();
-  const std::optional<RowHead> head = ReadRowHead(row);
-  if (!head) return false;
-
-  BinaryReader reader;
-  list.user = head->user;
-  list.granted = head->granted;
-  list.minute = {reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
-                 reader.Number<int32_t>(row.Bytes(kMinuteCount)),
-                 reader.Time(row.Bytes(kMinuteEnds))};
-  list.day = {reader.Number<int32_t>(row.Bytes(kDayLimit)),
-              reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))};
-  list.now = reader.Time(row.Bytes(kNow));
-
-  const Tiers tiers = ReadTiers(reader, row.Bytes(kTiers));
-  std::string_view keys = row.Bytes(kKeys);
-  const int32_t count = reader.Array(keys);
-  for (int32_t i = 0; i < count && reader.good(); ++i) {
-    ReadKey(reader, reader.Element(keys), tiers, list);
+  DatabaseTime now;
+  for (int number = 0; number < result.rows() && reader.good(); ++number) {
+    const Row row = result.row(number);
+    if (row.columns() != kColumns) return false;
+    const std::string_view user = row.Bytes(kUser);
+    if (user.empty()) {
+      if (tier_count_ == kMaxTiers || !lists_.empty()) return false;
+      tiers_[tier_count_++] = {
+          .name = row.Bytes(kTier),
+          .requests_per_minute = reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
+          .requests_per_day = reader.Number<int32_t>(row.Bytes(kDayLimit))};
+      now = reader.Time(row.Bytes(kNow));
+      continue;
+    }
+    const Uuid id = reader.Identifier(user);
+    const size_t keys = row.Bytes(kId).empty() ? 0 : 1;
+    if (!lists_.empty() && lists_.back().user == id) {
+      lists_.back().keys += keys;
+      continue;
+    }
+    lists_.push_back(
+        {.user = id,
+         .granted = reader.Number<int32_t>(row.Bytes(kGranted)),
+         .minute = {reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
+                    reader.Number<int32_t>(row.Bytes(kMinuteCount)),
+                    reader.Time(row.Bytes(kMinuteEnds))},
+         .day = {reader.Number<int32_t>(row.Bytes(kDayLimit)),
+                 reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))},
+         .now = now,
+         .first_row = number,
+         .keys = keys});
+    if (lists_.back().granted < 0) return false;
   }
-  reader.End(keys);
-  return reader.good();
+  return reader.good() && tier_count_ > 0;
 }
 
-void TrimKeyList(KeyList& list) {
-  if (list.keys.size() > kMaxKeysKept) list = {};
+const ApiKey* KeyLists::Key(const KeyList& list, size_t position) {
+  const Row row = result_->row(list.first_row + static_cast<int>(position));
+  BinaryReader reader;
+  key_.id = reader.Identifier(row.Bytes(kId));
+  key_.key_prefix = row.Bytes(kKeyPrefix);
+  key_.name = row.Bytes(kName);
+  key_.tier = row.Bytes(kTier);
+  key_.total_requests = reader.Number<int64_t>(row.Bytes(kTotalRequests));
+  key_.last_used_at = reader.OptionalTime(row.Bytes(kLastUsedAt));
+  key_.created_at = reader.Time(row.Bytes(kCreatedAt));
+  key_.expires_at = reader.OptionalTime(row.Bytes(kExpiresAt));
+  key_.revoked_at = reader.OptionalTime(row.Bytes(kRevokedAt));
+
+  const auto end = tiers_.begin() + static_cast<std::ptrdiff_t>(tier_count_);
+  const auto tier =
+      std::find_if(tiers_.begin(), end, [&](const Tier& one) { return one.name == key_.tier; });
+  if (tier == end) return nullptr;
+  key_.requests_per_minute = tier->requests_per_minute;
+  key_.requests_per_day = tier->requests_per_day;
+
+  key_.scopes.clear();
+  std::string_view scopes = row.Bytes(kScopes);
+  const int32_t count = reader.Array(scopes);
+  for (int32_t i = 0; i < count && reader.good(); ++i) {
+    key_.scopes.push_back(reader.Element(scopes));
+  }
+  reader.End(scopes);
+  return reader.good() ? &key_ : nullptr;
 }
 
 }  // namespace keys

@@ -1,7 +1,11 @@
-// The one statement (sql/list_keys.sql, embedded at build) and a row of its answer as plain data.
+// The one statement (sql/list_keys.sql, embedded at build) and its answer as plain data. A key is
+// decoded when it is asked for, so that a long list is in memory once.
+//
+// Errors: none are thrown. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_KEY_LIST_H_
 #define HANDLER_DATABASE_KEY_LIST_H_
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -22,8 +26,7 @@ struct ApiKey {
   std::string_view key_prefix;
   std::string_view name;
   std::string_view tier;
-  size_t first_scope = 0;  // its scopes: KeyList::scopes from here on,
-  size_t scopes = 0;       // this many
+  std::vector<std::string_view> scopes;
   int32_t requests_per_minute = 0;
   int32_t requests_per_day = 0;
   int64_t total_requests = 0;
@@ -40,33 +43,48 @@ struct WindowCount {
   DatabaseTime ends;
 };
 
+// What a user was answered, but for the keys themselves.
 struct KeyList {
   Uuid user;
   int32_t granted = 0;  // of the requests that waited; 0: over a window, and no keys were read
   WindowCount minute;
   WindowCount day;
   DatabaseTime now;  // the database's, at the statement's transaction
-  std::vector<ApiKey> keys;
-  std::vector<std::string_view> scopes;
+  int first_row = 0;
+  size_t keys = 0;  // how many
 };
 
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
 std::string ListKeysStatement(bool check_session);
 
-// What tells whose row it is and whether more waited than were granted, without reading the keys.
-// nullopt as below.
-struct RowHead {
-  Uuid user;
-  int32_t granted = 0;
+// The lists in a result. Its memory is used again for the next one.
+class KeyLists {
+ public:
+  // Finds each user's list. False when a row is not the statement's: a fault of ours, or a database
+  // that is not ours. The result outlives what is asked of it below.
+  bool Read(const Result& result);
+
+  // One per user whose session is live, in any order.
+  const std::vector<KeyList>& lists() const { return lists_; }
+
+  // A key of a list, by its position. Valid until the next call; its texts are the result's. Null
+  // when the row is not the statement's.
+  const ApiKey* Key(const KeyList& list, size_t position);
+
+ private:
+  struct Tier {
+    std::string_view name;
+    int32_t requests_per_minute = 0;
+    int32_t requests_per_day = 0;
+  };
+  static constexpr size_t kMaxTiers = 8;  // the schema has two
+
+  const Result* result_ = nullptr;
+  std::array<Tier, kMaxTiers> tiers_;
+  size_t tier_count_ = 0;
+  std::vector<KeyList> lists_;
+  ApiKey key_;
 };
-std::optional<RowHead> ReadRowHead(const Row& row);
-
-// Reads a row into `list`, whose memory is used again. The views point into the row. False when the
-// row is not the statement's: a fault of ours, or a database that is not ours.
-bool ReadKeyList(const Row& row, KeyList& list);
-
-// Gives back the memory of a long list.
-void TrimKeyList(KeyList& list);
 
 }  // namespace keys
 

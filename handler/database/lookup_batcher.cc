@@ -10,10 +10,6 @@ namespace {
 
 // Larger results are fetched in smaller batches, to bound their memory.
 constexpr size_t kMaxResult = 1024 * 1024;
-// libpq's buffer stays as large as the longest row it ever took. A connection that had a row this
-// long is replaced when it has had none for kRenewAfter and has nothing to do.
-constexpr size_t kMaxKeptRow = 1024 * 1024;
-constexpr std::chrono::seconds kRenewAfter{5};
 // A connection that ends sooner without an answer has failed: a server may end each one it accepts.
 constexpr std::chrono::seconds kShortLife{1};
 
@@ -118,7 +114,6 @@ void LookupBatcher::HandlePrepared(const Result& result, Clock::time_point now) 
   if (!result.is_good()) return Disconnect(result.Message(), result.sqlstate(), now);
   state_ = State::kReady;
   ready_at_ = now;
-  renew_at_ = Clock::time_point::max();
   has_answered_ = false;
   ++stats_.connects;
   if (!was_connected_) {
@@ -298,8 +293,8 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
   in_flight_.reset();
   AdaptBatchSize(result, batch.lookups.size());
 
-  std::vector<Match> matches(batch.lookups.size());
-  if (!MatchRows(result, batch, matches)) {
+  std::vector<const KeyList*> lists(batch.lookups.size());
+  if (!lists_.Read(result) || !MatchLists(batch, lists)) {
     Log(Level::kError, "unexpected_row", {{"lookups", static_cast<int64_t>(batch.lookups.size())}});
     for (const Lookup& lookup : batch.lookups) {
       Fail(lookup.waiters, DatabaseFault::kInternal, {});
@@ -307,47 +302,38 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
     return;
   }
   // The answer holds for the requests that came meanwhile, too.
-  for (size_t i = 0; i < matches.size(); ++i) {
+  for (size_t i = 0; i < lists.size(); ++i) {
     Lookup& lookup = batch.lookups[i];
     std::vector<Waiter> joined;
-    if (matches[i].row < 0) joined = queue_.TakeSession(lookup.user, lookup.session);
-    if (matches[i].is_over) joined = queue_.TakeUser(lookup.user);
+    if (lists[i] == nullptr) {
+      joined = queue_.TakeSession(lookup.user, lookup.session);
+    } else if (static_cast<size_t>(lists[i]->granted) < lookup.waiters.size()) {
+      joined = queue_.TakeUser(lookup.user);
+    }
     lookup.waiters.insert(lookup.waiters.end(), joined.begin(), joined.end());
   }
   Send(now);  // the server works on while these are answered
 
-  for (size_t i = 0; i < matches.size(); ++i) {
-    const std::vector<Waiter>& waiters = batch.lookups[i].waiters;
-    if (matches[i].row < 0) {
-      answered_(waiters, {});
-      continue;
-    }
-    const Row row = result.row(matches[i].row);
-    if (row.length() > kMaxKeptRow) renew_at_ = now + kRenewAfter;
-    if (ReadKeyList(row, list_)) {
-      answered_(waiters, {.list = &list_});
-    } else {
-      Fail(waiters, DatabaseFault::kInternal, {});
-    }
+  for (size_t i = 0; i < lists.size(); ++i) {
+    const KeyList* const list = lists[i];
+    answered_(batch.lookups[i].waiters, {.list = list, .key_at = [this, list](size_t key) {
+                                           return lists_.Key(*list, key);
+                                         }});
   }
-  TrimKeyList(list_);
 }
 
-// Finds each row's lookup by its user. False for a row of nobody who was asked for, or a second
-// one: then this is not our statement's result.
-bool LookupBatcher::MatchRows(const Result& result, Batch& batch, std::vector<Match>& matches) {
+// Finds each lookup's list by its user; null: no live session. False for a list of nobody who was
+// asked for, or a second one: then this is not our statement's result.
+bool LookupBatcher::MatchLists(const Batch& batch, std::vector<const KeyList*>& lists) const {
   const std::vector<Lookup>& lookups = batch.lookups;
-  for (int number = 0; number < result.rows(); ++number) {
-    const std::optional<RowHead> head = ReadRowHead(result.row(number));
-    if (!head) return false;
+  for (const KeyList& list : lists_.lists()) {
     const auto lookup =
-        std::lower_bound(lookups.begin(), lookups.end(), head->user,
+        std::lower_bound(lookups.begin(), lookups.end(), list.user,
                          [](const Lookup& one, const Uuid& user) { return one.user < user; });
-    if (lookup == lookups.end() || lookup->user != head->user) return false;
-    Match& match = matches[static_cast<size_t>(lookup - lookups.begin())];
-    if (match.row >= 0) return false;
-    match.row = number;
-    match.is_over = static_cast<size_t>(head->granted) < lookup->waiters.size();
+    if (lookup == lookups.end() || lookup->user != list.user) return false;
+    const KeyList*& found = lists[static_cast<size_t>(lookup - lookups.begin())];
+    if (found != nullptr) return false;
+    found = &list;
   }
   return true;
 }
@@ -444,8 +430,6 @@ void LookupBatcher::OnTime(Clock::time_point now) {
   } else if (IsStalled(now)) {
     // statement_timeout is shorter than the deadline, so a server that is alive would have spoken.
     Disconnect("the server is silent", {}, now);
-  } else if (state_ == State::kReady && !in_flight_ && queue_.empty() && renew_at_ <= now) {
-    Connect(now);
   }
   if (circuit_is_open(now) && !queue_.empty()) {
     Fail(queue_.TakeAll(), DatabaseFault::kUnavailable, {});

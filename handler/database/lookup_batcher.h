@@ -54,8 +54,9 @@ namespace keys {
 // What a lookup found. Valid during the callback.
 struct LookupResult {
   DatabaseFault fault = DatabaseFault::kNone;
-  std::string_view sqlstate = {};  // of a fault; empty when PostgreSQL said none
-  const KeyList* list = nullptr;   // null: a fault, or the session is not live
+  std::string_view sqlstate = {};                    // of a fault; empty when PostgreSQL said none
+  const KeyList* list = nullptr;                     // null: a fault, or the session is not live
+  std::function<const ApiKey*(size_t)> key_at = {};  // of `list`; see KeyLists::Key
 };
 
 class LookupBatcher {
@@ -125,11 +126,6 @@ class LookupBatcher {
     Clock::time_point sent_at{};
     Clock::time_point deadline = Clock::time_point::max();  // the first of its requests'
   };
-  // A row of a result, matched to the lookup that it answers.
-  struct Match {
-    int row = -1;  // -1: no live session
-    bool is_over = false;
-  };
 
   void Connect(Clock::time_point now);
   void Advance(size_t host, Clock::time_point now);
@@ -148,7 +144,7 @@ class LookupBatcher {
 
   void HandleResults(Clock::time_point now);
   void HandleRows(const Result& result, Clock::time_point now);
-  bool MatchRows(const Result& result, Batch& batch, std::vector<Match>& matches);
+  bool MatchLists(const Batch& batch, std::vector<const KeyList*>& lists) const;
   void AdaptBatchSize(const Result& result, size_t lookups);
   void HandleError(const Result& result, Clock::time_point now);
   void TimeOutInFlight(Clock::time_point now);
@@ -173,9 +169,8 @@ class LookupBatcher {
   bool was_connected_ = false;                // a connection was logged in this outage
   Clock::time_point give_up_at_{};            // kPreparing: when it has failed
   Clock::time_point ready_at_{};              // kReady: since then
-  Clock::time_point renew_at_{};              // kReady: when to replace the connection
   Clock::time_point last_progress_{};         // kPreparing, kReady
-  KeyList list_;                              // reused
+  KeyLists lists_;                            // reused
   Stats stats_;
 };
 

@@ -17,12 +17,6 @@ std::string_view Row::Bytes(int column) const {
           static_cast<size_t>(PQgetlength(result_, row_, column))};
 }
 
-size_t Row::length() const {
-  size_t length = 0;
-  for (int column = 0; column < columns(); ++column) length += Bytes(column).size();
-  return length;
-}
-
 void Result::Clear::operator()(PGresult* result) const {
   PQclear(result);
 }

@@ -19,7 +19,6 @@ class Row {
   Row(const pg_result* result, int row);
   int columns() const;
   std::string_view Bytes(int column) const;
-  size_t length() const;  // bytes, all columns together
 
  private:
   const pg_result* result_;

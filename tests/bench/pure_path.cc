@@ -80,27 +80,31 @@ std::string Array(uint32_t type, const std::vector<std::string>& elements) {
   return bytes;
 }
 
-std::string Record(const std::vector<std::optional<std::string>>& fields) {
-  std::string bytes = BigEndian(fields.size(), 4);
-  for (const auto& field : fields) {
-    bytes += BigEndian(0, 4);  // its type
-    bytes += field ? BigEndian(field->size(), 4) + *field : BigEndian(0xFFFFFFFF, 4);
-  }
-  return bytes;
-}
-
-struct ClearResult {
-  void operator()(PGresult* result) const { PQclear(result); }
-};
-using OwnedResult = std::unique_ptr<PGresult, ClearResult>;
-
 // What sql/list_keys.sql answers for a user with three keys, in binary format.
-OwnedResult MakeResult() {
+keys::Result MakeResult() {
+  using Row = std::vector<std::optional<std::string>>;
+  constexpr size_t kColumns = 19;
   constexpr uint32_t kTextType = 25;
-  constexpr uint32_t kRecordType = 2249;
-  std::vector<std::string> keys;
+  const auto tier = [](const char* name, uint32_t minute, uint32_t day) {
+    Row row(kColumns);
+    row[2] = BigEndian(minute, 4);
+    row[5] = BigEndian(day, 4);
+    row[8] = Time(kNow);
+    row[12] = name;
+    return row;
+  };
+  std::vector<Row> rows = {tier("free", 10, 1000), tier("pro", 1000, 1'000'000)};
   for (uint64_t key = 0; key < 3; ++key) {
-    keys.push_back(Record({
+    rows.push_back({
+        BigEndian(0x0000'0001'0000'4000, 8) + BigEndian(0x8000'0000'0000'0001, 8),
+        BigEndian(1, 4),
+        BigEndian(1000, 4),
+        BigEndian(17, 4),
+        Time(kNow + 42),
+        BigEndian(1'000'000, 4),
+        BigEndian(4711, 4),
+        Time(kNow + 40'000),
+        std::nullopt,
         BigEndian(0x1234'5678'9abc'4def, 8) + BigEndian(0x8000'0000'0000'0000 + key, 8),
         "sk_live_aB3x",
         "Production key",
@@ -111,37 +115,25 @@ OwnedResult MakeResult() {
         Time(kNow - 31'000'000),
         key == 1 ? std::optional(Time(kNow + 7'000'000)) : std::nullopt,
         std::nullopt,
-    }));
+    });
   }
-  const std::string user =
-      BigEndian(0x0000'0001'0000'4000, 8) + BigEndian(0x8000'0000'0000'0001, 8);
-  std::vector<std::string> values = {
-      user,
-      BigEndian(1, 4),
-      BigEndian(1000, 4),
-      BigEndian(17, 4),
-      Time(kNow + 42),
-      BigEndian(1'000'000, 4),
-      BigEndian(4711, 4),
-      Time(kNow + 40'000),
-      Time(kNow),
-      Array(kRecordType, {Record({"free", BigEndian(10, 4), BigEndian(1000, 4)}),
-                          Record({"pro", BigEndian(1000, 4), BigEndian(1'000'000, 4)})}),
-      Array(kRecordType, keys)};
-  OwnedResult answer(PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK));
-  std::vector<PGresAttDesc> columns(values.size());
+  PGresult* const result = PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK);
+  std::vector<PGresAttDesc> columns(kColumns);
   char name[] = "column";
   for (PGresAttDesc& column : columns) {
     column = {};
     column.name = name;
     column.format = 1;
   }
-  PQsetResultAttrs(answer.get(), static_cast<int>(columns.size()), columns.data());
-  for (size_t i = 0; i < values.size(); ++i) {
-    PQsetvalue(answer.get(), 0, static_cast<int>(i), values[i].data(),
-               static_cast<int>(values[i].size()));
+  PQsetResultAttrs(result, static_cast<int>(columns.size()), columns.data());
+  for (size_t number = 0; number < rows.size(); ++number) {
+    for (size_t column = 0; column < kColumns; ++column) {
+      auto& value = rows[number][column];
+      PQsetvalue(result, static_cast<int>(number), static_cast<int>(column),
+                 value ? value->data() : nullptr, value ? static_cast<int>(value->size()) : -1);
+    }
   }
-  return answer;
+  return keys::Result(result);
 }
 
 int Fail(const char* what) {
@@ -169,11 +161,10 @@ int main(int argc, char** argv) {
   request.sec_fetch_site = "same-origin";
   request.request_id = "req_0123456789abcdef0123456789abcdef";
   const keys::Moment now{keys::UnixTime(std::chrono::seconds(kNow)), keys::Clock::now()};
-  const OwnedResult answer = MakeResult();
-  const keys::Row row(answer.get(), 0);
+  const keys::Result result = MakeResult();
 
   keys::RequestContext context;
-  keys::KeyList list;
+  keys::KeyLists lists;
   std::string body;
   keys::Response response;
   std::string out;
@@ -181,7 +172,10 @@ int main(int argc, char** argv) {
     response.Clear();
     out.clear();
     if (!list_keys.Authorize(request, *loaded.set, now, context, response)) return Fail("refused");
-    if (!keys::ReadKeyList(row, list) || !keys::WriteKeyList(list, body)) return Fail("not read");
+    if (!lists.Read(result) || lists.lists().size() != 1) return Fail("not read");
+    const keys::KeyList& list = lists.lists()[0];
+    const auto key_at = [&](size_t position) { return lists.Key(list, position); };
+    if (!keys::WriteKeyList(list.keys, key_at, body)) return Fail("not written");
     list_keys.Respond({.list = &list}, 0, body, now, context, response);
     keys::AppendCgiResponse(response, context.request_id, context.head_only, out);
     if (response.status != 200 || context.cache_hit != (i > 0)) return Fail("not the usual way");

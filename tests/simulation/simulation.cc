@@ -237,6 +237,7 @@ class World {
     }
     const int takes = is_calm() ? 1 + Below(20) : Below(Chance(20) ? 3000 : 30);
     Reply reply{.at = now + milliseconds(takes), .is_of_lookups = true};
+    reply.result.rows.push_back(TierRow());
     for (const Lookup& lookup : lookups) {
       if (IsDead(lookup.session)) continue;
       const int wanted = static_cast<int>(lookup.waiters.size());
@@ -251,21 +252,29 @@ class World {
   }
 
   static std::vector<std::string> RowOf(const Uuid& user, int granted, int used) {
-    const std::string none = BigEndian(0, 4) + BigEndian(0, 4) + BigEndian(2249, 4);
     const auto count = static_cast<uint64_t>(used);
-    return {std::string(reinterpret_cast<const char*>(user.bytes.data()), user.bytes.size()),
-            BigEndian(static_cast<uint64_t>(granted), 4),
-            BigEndian(kLimit, 4),
-            BigEndian(count, 4),
-            BigEndian(60000000, 8),
-            BigEndian(1000, 4),
-            BigEndian(count, 4),
-            BigEndian(86400000000, 8),
-            BigEndian(0, 8),
-            none,
-            none};
+    std::vector<std::string> row = {
+        std::string(reinterpret_cast<const char*>(user.bytes.data()), user.bytes.size()),
+        BigEndian(static_cast<uint64_t>(granted), 4),
+        BigEndian(kLimit, 4),
+        BigEndian(count, 4),
+        BigEndian(60000000, 8),
+        BigEndian(1000, 4),
+        BigEndian(count, 4),
+        BigEndian(86400000000, 8)};
+    row.resize(kColumns);  // no key
+    return row;
   }
 
+  static std::vector<std::string> TierRow() {
+    std::vector<std::string> row(kColumns);
+    row[2] = row[5] = BigEndian(kLimit, 4);
+    row[8] = BigEndian(0, 8);
+    row[12] = "free";
+    return row;
+  }
+
+  static constexpr size_t kColumns = 19;  // of sql/list_keys.sql
   static constexpr Clock::time_point kStart{std::chrono::hours(1)};
   static constexpr int kAnySession = 255;
   std::mt19937_64 random;
@@ -301,9 +310,6 @@ int Row::columns() const {
 }
 std::string_view Row::Bytes(int column) const {
   return result_->rows[static_cast<size_t>(row_)][static_cast<size_t>(column)];
-}
-size_t Row::length() const {
-  return 100;
 }
 void Result::Clear::operator()(pg_result* result) const {
   delete result;
