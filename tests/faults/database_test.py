@@ -141,7 +141,7 @@ class RidingThrough(DatabaseFaults):
         self.assertEqual(load.statuses().keys(), {200})
         longest = max(answer.took for answer in load.answers)
         seen = f"{len(load.answers)} of {len(load.answers)} are 200, longest {longest * 1000:.0f} ms"
-        report(fault, seen, lag)
+        report(f"{fault} (deadline 4,000 ms)", seen, lag)
         return mark
 
     def test_a_restart_under_load_is_waited_for(self):

@@ -16,6 +16,7 @@ from tests.support.users import User
 
 DEADLINE = 2.0  # seconds; what KEYS_DEADLINE_MS is by default
 PATIENCE = 1.7  # an outage that is shorter fails no request
+GIVEN_UP = 5.0  # seconds; fastcgi_read_timeout in nginx/keys-api.conf
 SLACK = 1.0  # what a busy machine may add to a bound
 FORGOTTEN = 1.0  # a process remembers for so long that a session has ended (list_keys.h)
 LIMIT = 10  # requests per minute of a free user
@@ -189,7 +190,7 @@ class Someone(User):
                 return "401 for a live session"
         elif answer.status == 429 and self.kind_when_live != "free":
             return f"429 for {self.kind}"
-        elif answer.status not in (429, 502, 503):
+        elif answer.status not in (429, 502, 503, 504):
             return f"{answer.status}"
         elif self.kind in ("expired", "forged", "nobody") and answer.status == 503:
             return "503 for a request that needs no database"
@@ -253,6 +254,9 @@ class Witness:
                 self.problems.append((seen.began, f"503 after {seen.took:.2f} s, for a wait of {wait:.2f} s"))
             if seen.status == 502 and not any(one.breaks for one in met):
                 self.problems.append((seen.began, "502 although no process was killed"))
+            # A process that is stopped has told nobody; awake, it has its deadline still before it.
+            if seen.status == 504 and sum(one.pauses for one in met) < GIVEN_UP - DEADLINE - SLACK / 4:
+                self.problems.append((seen.began, "504 although no process was stopped for so long"))
             bound = DEADLINE + SLACK + sum(one.pauses + DEADLINE * one.repeats for one in met)
             if seen.took > bound:
                 self.problems.append((seen.began, f"{seen.status} after {seen.took:.2f} s, more than {bound:.2f}"))

@@ -154,7 +154,7 @@ class ProcessFaults(Line):
             os.kill(self.stack.nginx_pid(), signal.SIGHUP)
 
     def break_key_file(self, chance):
-        with self.span("key file broken"), self._key_file(chance.choice(("", "{", '{"keys": []}', "\0" * 4096))):
+        with self.span("key file broken"), self._key_file(chance.choice(("", "{", "[]", "\0" * 4096))):
             time.sleep(chance.uniform(1, 3))
 
     def withdraw_key(self, chance):

@@ -81,7 +81,7 @@ class Model(unittest.TestCase):
         self.assert_wrong(Answer(self.now, 1.0, error="closed"), "no answer")
         self.assert_wrong(Answer(self.now, 1.0, 502, {}, b"<html>"), "no error of the API")
         self.assert_wrong(self.answer(500), "500")
-        self.assert_wrong(self.answer(504), "504")
+        self.assert_wrong(self.answer(418), "418")
         self.assert_wrong(self.answer(429), "429 for pro")
 
     def judged(self, *answers, spans=()):
@@ -99,6 +99,8 @@ class Model(unittest.TestCase):
         self.assertEqual(len(self.judged(self.answer(503), spans=[Span("", now, now, refuses=True, user=self)])), 1)
         self.assertRegex(self.judged(self.answer(502))[0], "502 although")
         self.assertEqual(self.judged(self.answer(502), spans=[Span("", now, now, breaks=True)]), [])
+        self.assertRegex(self.judged(self.answer(504), spans=[long])[0], "504 although")
+        self.assertEqual(self.judged(self.answer(504), spans=[Span("", now, now, pauses=3)]), [])
         self.assertRegex(self.judged(self.answer(took=3.5), spans=[long])[0], "after 3.50 s")
         self.assertEqual(self.judged(self.answer(took=3.5), spans=[Span("", now, now, pauses=1)]), [])
 
@@ -129,7 +131,7 @@ class RandomFaults(unittest.TestCase):
         counts = ", ".join(f"{count:,} x {status}" for status, count in sorted(statuses.items()))
         longest = max(one.took for one in seen)
         record(
-            f"{len(run.spans)} random faults in {SECONDS:.0f} s, {CLIENTS} clients, seed {SEED}",
+            f"{len(run.spans)} random faults in {SECONDS:.0f} s, {CLIENTS} clients, seed {SEED} (deadline 2,000 ms)",
             f"none of {len(seen):,} answers is wrong ({counts}); longest {longest * 1000:,.0f} ms",
         )
 
