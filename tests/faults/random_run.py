@@ -22,6 +22,7 @@ from tests.support.token_keys import replace
 CLIENTS = 16
 PAUSE = (0.02, 0.06)  # seconds between two requests of a client
 BETWEEN = (1.5, 3.5)  # seconds between two faults of a line
+LEFT = 4  # users who go on asking after they have signed out
 USERS = {"pro": 12, "free": 4, "expired": 1, "forged": 1, "nobody": 1}
 OURS = "usename = 'keys_runtime'"
 
@@ -275,7 +276,9 @@ class RandomRun:
         """The same user on a session of its own: the keys are those that he has."""
         again = user.with_session(str(uuid.uuid4()), self.stopping.is_set)
         if again:
-            self.users.append(again)
+            # Of those who have left, the last ones go on asking. (A list of its own: the clients choose of it meanwhile.)
+            left = [one for one in self.users if one.kind == "signed out"][-LEFT:]
+            self.users = [one for one in self.users if one.kind != "signed out" or one in left] + [again]
 
     def _remaining_problems(self):
         """When all is over, whoever is signed in is served by a pool that is whole."""
