@@ -38,7 +38,8 @@ class PartitionsTest(unittest.TestCase):
 
     def test_on_supabase_the_rest_interface_reaches_no_partition(self):
         with Cluster(owner="supabase_admin") as cluster:
-            cluster.psql(pathlib.Path(__file__).with_name("supabase_auth.sql").read_text(encoding="utf-8"))
+            for name in ("supabase_project.sql", "supabase_auth.sql"):
+                cluster.psql(pathlib.Path(__file__).with_name(name).read_text(encoding="utf-8"))
             cluster.apply_sql(user="postgres")
             self.counts_in_partitions(cluster, administrator="postgres")
             reached = cluster.psql(

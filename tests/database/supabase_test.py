@@ -10,7 +10,7 @@ from tests.support.stack import Stack
 
 USER = "0a0a0a0a-0000-4000-8000-00000000000a"
 SESSION = "5e550000-0000-4000-8000-00000000000a"
-FIXTURE = pathlib.Path(__file__).with_name("supabase_auth.sql")
+FIXTURES = [pathlib.Path(__file__).with_name(name) for name in ("supabase_project.sql", "supabase_auth.sql")]
 # Every object of the schema auth: owners, grants, columns, row security, policies.
 INVENTORY = """
 SELECT 'schema', nspname, nspowner::regrole::text, nspacl::text FROM pg_namespace WHERE nspname = 'auth'
@@ -64,7 +64,8 @@ CREATE POLICY second ON public.tiers TO keys_runtime, anon USING (true)"""
 def setUpModule():
     global cluster, before
     cluster = unittest.enterModuleContext(Cluster(owner="supabase_admin"))
-    cluster.psql(FIXTURE.read_text(encoding="utf-8"))
+    for fixture in FIXTURES:
+        cluster.psql(fixture.read_text(encoding="utf-8"))
     before = cluster.psql(INVENTORY)
     cluster.apply_sql(user="postgres")
     cluster.psql(
