@@ -111,8 +111,8 @@ export HANDLER_PROGRAM := $(OUT)/keys-fcgi
 .DELETE_ON_ERROR:
 .SECONDARY:
 .DEFAULT_GOAL := all
-.PHONY: all binaries toolchain run up down test test-unit simulate test-faults test-random test-tls test-failover test-browser \
-        test-arm64 test-bare test-boot ci bench bench-fairness install uninstall deb fuzz lint compdb deps clean help
+.PHONY: all binaries toolchain run up down test test-unit simulate test-faults test-random test-tls test-failover test-supabase \
+        test-browser test-arm64 test-bare test-boot ci bench bench-fairness install uninstall deb fuzz lint compdb deps clean help
 
 all: $(OUT)/keys-fcgi ## build the handler (the default)
 
@@ -174,6 +174,11 @@ test-failover: ## a pool on a real Patroni (needs root, Debian's patroni, etcd-s
 	tools/install-packages --check build run test
 	$(LOCKED) $(MAKE) all
 	tests/run tests/failover
+
+test-supabase: ## beside Supabase's own auth server (SUPABASE_AUTH=/path/to/auth; else skipped)
+	tools/install-packages --check build run test browser
+	$(LOCKED) $(MAKE) all
+	tests/run tests/supabase
 
 test-browser: ## what needs npm: the dashboard in headless Chromium, tokens of npm's jose; screenshots under build/
 	tools/install-packages --check build run test browser
