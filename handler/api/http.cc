@@ -1,10 +1,10 @@
 #include "handler/api/http.h"
 
-#include <charconv>
 #include <cstdint>
 #include <random>
 
 #include "handler/api/api_error.h"
+#include "handler/base/text.h"
 
 namespace keys {
 
@@ -43,18 +43,14 @@ std::string_view ReasonPhrase(int status) {
 }
 
 void AppendCgiHead(const Response& response, std::string_view request_id, std::string& out) {
-  char number[24];
-  const auto append_number = [&](auto value) {
-    out.append(number, std::to_chars(number, number + sizeof number, value).ptr);
-  };
   out += "Status: ";
-  append_number(response.status);
+  AppendNumber(out, response.status);
   out += ' ';
   out += ReasonPhrase(response.status);
   out += "\r\nContent-Type: ";
   out += response.content_type;
   out += "\r\nContent-Length: ";
-  append_number(response.content().size());
+  AppendNumber(out, static_cast<int64_t>(response.content().size()));
   out +=
       "\r\nCache-Control: no-store\r\nVary: Cookie\r\nX-Content-Type-Options: nosniff\r\n"
       "Cross-Origin-Resource-Policy: same-origin\r\nX-Request-Id: ";
@@ -86,19 +82,14 @@ bool IsRequestId(std::string_view text) {
 }
 
 bool IsTraceId(std::string_view text) {
-  return text.size() == 32 &&
-         text.find_first_not_of("0123456789abcdef") == std::string_view::npos &&
+  return text.size() == 32 && text.find_first_not_of(kHexDigits) == std::string_view::npos &&
          text.find_first_not_of('0') != std::string_view::npos;
 }
 
 std::string MakeRequestId() {
   static std::random_device random;
-  static constexpr char kDigits[] = "0123456789abcdef";
   std::string id = "req_";
-  for (int word = 0; word < 4; ++word) {
-    uint32_t bits = random();
-    for (int digit = 0; digit < 8; ++digit, bits >>= 4) id += kDigits[bits & 15];
-  }
+  for (int half = 0; half < 2; ++half) AppendHex(id, uint64_t{random()} << 32 | random());
   return id;
 }
 

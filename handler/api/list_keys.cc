@@ -1,11 +1,11 @@
 #include "handler/api/list_keys.h"
 
-#include <cstdio>
 #include <optional>
 #include <variant>
 
 #include "handler/api/response_body.h"
 #include "handler/base/log.h"
+#include "handler/base/text.h"
 
 namespace keys {
 namespace {
@@ -169,15 +169,18 @@ void ListKeys::RefuseOver(const Quota& quota, std::string_view rule, RequestCont
 void ListKeys::AppendServerTiming(const RequestContext& context, Moment now,
                                   Response& response) const {
   if (!server_timing_) return;
-  const auto milliseconds = [](Clock::duration duration) {
-    return static_cast<double>(Microseconds(duration)) / 1000;
+  const auto append = [&](std::string_view name, Clock::duration duration) {
+    const int64_t microseconds = Microseconds(duration);
+    char fraction[] = ".000";
+    WriteDigits(fraction + 1, static_cast<int>(microseconds % 1000), 3);
+    response.headers += name;
+    AppendNumber(response.headers, microseconds / 1000);
+    response.headers += fraction;
   };
-  char line[128];
-  const int length = std::snprintf(
-      line, sizeof line, "Server-Timing: token;dur=%.3f, db;dur=%.3f, total;dur=%.3f\r\n",
-      milliseconds(context.asked - context.began), milliseconds(context.answered - context.asked),
-      milliseconds(now.steady - context.began));
-  response.headers.append(line, static_cast<size_t>(length));
+  append("Server-Timing: token;dur=", context.asked - context.began);
+  append(", db;dur=", context.answered - context.asked);
+  append(", total;dur=", now.steady - context.began);
+  response.headers += "\r\n";
 }
 
 void LogRequest(const RequestContext& context, const Response& response, Moment now,

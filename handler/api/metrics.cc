@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <charconv>
 #include <iterator>
 #include <span>
 
 #include "handler/auth/token_refusal.h"
+#include "handler/base/text.h"
 #include "version.h"
 
 namespace keys {
@@ -160,8 +160,9 @@ std::string LayoutSuffix(size_t size) {
   for (const CounterRow& row : kCounters) mix(row.name);
   for (size_t rule = 0; rule < kRules; ++rule) mix(RuleName(rule));
   for (const GaugeRow& row : kGauges) mix(row.name);
-  char digits[16];
-  return std::string("-").append(digits, std::to_chars(digits, std::end(digits), hash, 16).ptr);
+  std::string suffix = "-";
+  AppendHex(suffix, hash);
+  return suffix;
 }
 
 // An open file description lock (fcntl(2)) on the slot's byte. Tells whether it was free.

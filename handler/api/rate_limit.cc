@@ -1,7 +1,8 @@
 #include "handler/api/rate_limit.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "handler/base/text.h"
 
 namespace keys {
 namespace {
@@ -19,11 +20,6 @@ Window WindowOf(std::string_view name, int32_t length_s, const WindowCount& coun
   window.reset = std::chrono::ceil<std::chrono::seconds>(count.ends).time_since_epoch().count();
   window.microseconds = std::max<int64_t>((count.ends - now).count(), 0);
   return window;
-}
-
-void AppendNumber(std::string& text, int64_t number) {
-  char digits[24];
-  text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
 }
 
 void AppendField(std::string& headers, std::string_view name, int64_t value) {

@@ -5,7 +5,7 @@
 
 #include <array>
 
-#include "handler/base/json_reader.h"
+#include "handler/base/text.h"
 
 namespace keys {
 namespace {
@@ -58,12 +58,6 @@ bool WriteText(JsonWriter& writer, std::string_view text) {
 // A constant: it needs no escaping.
 void WriteName(JsonWriter& writer, std::string_view quoted) {
   writer.RawValue(quoted.data(), quoted.size(), rapidjson::kStringType);
-}
-
-void WriteDigits(char* out, int value, int digits) {
-  for (int place = digits - 1; place >= 0; --place, value /= 10) {
-    out[place] = static_cast<char>('0' + value % 10);
-  }
 }
 
 using TimeText = std::array<char, 22>;  // with its quotes

@@ -2,6 +2,7 @@
 
 #include "handler/auth/cookie.h"
 #include "handler/base/json_reader.h"
+#include "handler/base/text.h"
 
 namespace keys {
 namespace {

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "handler/base/text.h"
+
 namespace keys {
 namespace {
 
@@ -80,36 +82,9 @@ class Scanner {
 
 }  // namespace
 
-// Not left to RapidJSON 1.1.0, whose own check takes as many
-// bytes as a first byte announces, past the end of the text.
-bool IsUtf8(std::string_view text) {
-  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
-  for (size_t at = 0; at < text.size();) {
-    uint64_t eight;
-    if (text.size() - at >= sizeof eight) {
-      std::memcpy(&eight, text.data() + at, sizeof eight);
-      if ((eight & 0x8080808080808080) == 0) {
-        at += sizeof eight;
-        continue;
-      }
-    }
-    const unsigned char first = byte(at++);
-    if (first < 0x80) continue;
-    const size_t more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
-    if (first < 0xC2 || first > 0xF4 || text.size() - at < more) return false;
-    // No overlong form, no surrogate, nothing above U+10FFFF.
-    const unsigned char lowest = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80;
-    const unsigned char highest = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
-    if (byte(at) < lowest || byte(at) > highest) return false;
-    for (size_t i = 1; i < more; ++i) {
-      if ((byte(at + i) & 0xC0) != 0x80) return false;
-    }
-    at += more;
-  }
-  return true;
-}
-
 bool ReadJson(char* text, size_t size, size_t unique_depth, JsonVisitor& visitor) {
+  // Not left to RapidJSON 1.1.0: its own check takes as many bytes as a first byte announces, past
+  // the end of the text.
   if (std::memchr(text, '\0', size) != nullptr || !IsUtf8({text, size})) return false;
   text[size] = '\0';
 

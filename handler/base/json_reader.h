@@ -45,9 +45,6 @@ class JsonVisitor {
 // False when the text is refused or the visitor stopped.
 bool ReadJson(char* text, size_t size, size_t unique_depth, JsonVisitor& visitor);
 
-// Strict UTF-8 (RFC 3629 section 4).
-bool IsUtf8(std::string_view text);
-
 }  // namespace keys
 
 #endif  // HANDLER_BASE_JSON_READER_H_

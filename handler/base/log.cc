@@ -8,10 +8,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <ctime>
 #include <string>
+
+#include "handler/base/text.h"
 
 namespace keys {
 namespace {
@@ -47,11 +48,6 @@ State& TheState() {
   return state;
 }
 
-void AppendNumber(std::string& line, int64_t number) {
-  char digits[24];
-  line.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-}
-
 void AppendTime(State& state, std::string& line) {
   timespec now{};
   clock_gettime(CLOCK_REALTIME, &now);
@@ -61,13 +57,10 @@ void AppendTime(State& state, std::string& line) {
     gmtime_r(&now.tv_sec, &utc);
     strftime(state.second_text, sizeof state.second_text, "%FT%T", &utc);
   }
-  const int64_t milliseconds = now.tv_nsec / 1000000;
+  char fraction[] = ".000Z";
+  WriteDigits(fraction + 1, static_cast<int>(now.tv_nsec / 1000000), 3);
   line += state.second_text;
-  line += '.';
-  line += static_cast<char>('0' + milliseconds / 100);
-  line += static_cast<char>('0' + milliseconds / 10 % 10);
-  line += static_cast<char>('0' + milliseconds % 10);
-  line += 'Z';
+  line += fraction;
 }
 
 bool IsPlain(char c) {
@@ -82,7 +75,6 @@ void AppendText(std::string& line, std::string_view text) {
     line += text;
     return;
   }
-  static constexpr char kDigits[] = "0123456789abcdef";
   line += '"';
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
@@ -90,9 +82,9 @@ void AppendText(std::string& line, std::string_view text) {
       line += '\\';
       line += c;
     } else if (byte < ' ' || byte == 0x7F) {
-      line += "\\x";
-      line += kDigits[byte >> 4];
-      line += kDigits[byte & 15];
+      char escape[] = "\\x00";
+      WriteHex(escape + 2, byte);
+      line += escape;
     } else {
       line += c;
     }

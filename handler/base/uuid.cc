@@ -1,5 +1,7 @@
 #include "handler/base/uuid.h"
 
+#include "handler/base/text.h"
+
 namespace keys {
 namespace {
 
@@ -38,12 +40,11 @@ std::optional<Uuid> ParseUuid(std::string_view text) {
 }
 
 void FormatUuid(const Uuid& uuid, char* out) {
-  static constexpr char kDigits[] = "0123456789abcdef";
   size_t place = 0;
   for (const unsigned char byte : uuid.bytes) {
     if (IsHyphenPlace(place)) out[place++] = '-';
-    out[place++] = kDigits[byte >> 4];
-    out[place++] = kDigits[byte & 15];
+    WriteHex(out + place, byte);
+    place += 2;
   }
 }
 
