@@ -49,6 +49,12 @@ int64_t Microseconds(Clock::duration duration) {
   return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
 }
 
+// Milliseconds for epoll_wait, rounded up so that the moment has come when it returns.
+int Until(Clock::time_point wake) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()).count();
+  return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
+}
+
 // Bytes; 0 when /proc does not tell.
 int64_t ResidentMemory() {
   std::ifstream statm("/proc/self/statm");  // proc(5)
@@ -134,13 +140,7 @@ class Server {
     return signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
   }
 
-  // Milliseconds for epoll_wait, rounded up so that the moment has come when it returns.
-  static int Until(Clock::time_point wake) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()).count();
-    return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
-  }
-
-  // Give a client that is still reading a long response kMaxSendDrain more.
+  // Give a client that is still reading a long response kMaxSending more.
   bool Drained() const {
     if (!draining_ || fastcgi_.connections() == 0) return draining_;
     return Clock::now() >=
@@ -365,6 +365,21 @@ class Server {
   Clock::time_point drained_by_{};
 };
 
+// The request of a CGI program (RFC 3875, section 4.1), with nginx's names for what it adds.
+Request RequestOfEnvironment() {
+  const auto variable = [](const char* name) {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? std::string_view{} : std::string_view(value);
+  };
+  return {.method = variable("REQUEST_METHOD"),
+          .cookie = variable("HTTP_COOKIE"),
+          .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
+          .request_id = variable("REQUEST_ID"),
+          .trace_id = variable("KEYS_TRACE_ID"),
+          .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
+          .status_page = {}};
+}
+
 }  // namespace
 
 int Serve(const Config& config, KeyFiles& key_files, int listener) {
@@ -372,27 +387,17 @@ int Serve(const Config& config, KeyFiles& key_files, int listener) {
 }
 
 int AnswerCgi(const Config& config, KeyFiles& key_files) {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return value == nullptr ? std::string_view{} : std::string_view(value);
-  };
-  const Request request{.method = variable("REQUEST_METHOD"),
-                        .cookie = variable("HTTP_COOKIE"),
-                        .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
-                        .request_id = variable("REQUEST_ID"),
-                        .trace_id = variable("KEYS_TRACE_ID"),
-                        .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
-                        .status_page = {}};
   Metrics metrics(config.metrics_file);
   LogMetricsProblem(metrics);
   ListKeys list_keys(config, metrics);
   RequestContext context;
   Response response;
-  std::string body;
-  if (list_keys.Authorize(request, key_files.keys(), Moment::Now(), context, response)) {
-    context.asked = Clock::now();
+  std::string body;  // the response keeps a view of it
+  if (list_keys.Authorize(RequestOfEnvironment(), key_files.keys(), Moment::Now(), context,
+                          response)) {
     bool answered = false;
     const UniqueFd epoll(NeedFd(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
+    context.asked = Clock::now();
     LookupBatcher batcher(
         {.url = config.database_url,
          .sql = ListKeysStatement(config.token.require_session),
@@ -400,17 +405,22 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
          .epoll = epoll.get(),
          .tag = kDatabaseTag},
         [&](std::span<const Waiter>, const LookupResult& result) {
-          if (result.list == nullptr || !WriteKeyList(result.list->keys, result.key_at, body)) body.clear();
-          list_keys.Respond(result, 0, body, Moment::Now(), context, response);  // keeps a view
+          if (result.list == nullptr || !WriteKeyList(result.list->keys, result.key_at, body)) {
+            body.clear();
+          }
+          list_keys.Respond(result, 0, body, Moment::Now(), context, response);
           answered = true;
         },
         context.asked);
     batcher.Submit(0, context.user, context.session, context.asked);
+    batcher.Send(context.asked);
     while (!answered) {
-      batcher.Send(Clock::now());
       epoll_event event{};
-      if (epoll_wait(epoll.get(), &event, 1, 10) > 0) batcher.OnEvent(Clock::now());
-      batcher.OnTime(Clock::now());
+      const int count = epoll_wait(epoll.get(), &event, 1, Until(batcher.NextTime()));
+      const Clock::time_point now = Clock::now();
+      if (count > 0) batcher.OnEvent(now);
+      batcher.OnTime(now);
+      batcher.Send(now);
     }
   }
   LogRequest(context, response, Moment::Now(), metrics);
