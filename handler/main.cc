@@ -73,8 +73,8 @@ int Complain(const Lines& problems) {
   return problems.empty() ? 0 : 1;
 }
 
-// A project that signs with the legacy secret alone publishes an empty set. Whether there is such a
-// secret is all that counts here: who checks a set may not be allowed to read it.
+// A project that signs with the legacy secret alone publishes an empty set. Only the secret's
+// setting counts here: the user who checks a set may not be allowed to read the secret.
 int CheckKeys(const char* path) {
   const keys::Config config =
       keys::LoadConfig([](const char* name) { return std::getenv(name); }).config;
@@ -109,7 +109,7 @@ struct Loaded {
   keys::KeyFiles key_files;
 };
 
-// What the unit's IPAddressDeny= drops looks like a server, or a name server, that is silent.
+// A server or name server that the unit's IPAddressDeny= blocks looks silent.
 std::string ExplainSilence(std::string problem) {
   const bool silent = problem.find("timeout expired") != std::string::npos ||
                       problem.find("could not translate host name") != std::string::npos;

@@ -1,8 +1,8 @@
 // Reads the cookies of a Cookie header (RFC 6265 sections 4.2.1 and 5.4).
 //
 // Crumbs are separated by `;`; white space around name and value is dropped. Two cookies may have
-// one name: browsers send the most specific path first. A crumb that is no cookie (no `=`, no name)
-// is passed over. A value is handed out as it is: not unquoted, not percent-decoded.
+// one name: browsers send the most specific path first. A crumb without `=` or without a name is
+// skipped. A value is returned as it is: neither unquoted nor percent-decoded.
 #ifndef HANDLER_AUTH_COOKIE_H_
 #define HANDLER_AUTH_COOKIE_H_
 
@@ -16,7 +16,7 @@ struct Cookie {
   std::string_view value;
 };
 
-// Walks the cookies of a header, which must outlive it and what it hands out.
+// Walks the cookies of a header. The header must outlive the reader and what it returns.
 class CookieReader {
  public:
   explicit CookieReader(std::string_view header) : rest_(header) {}

@@ -15,8 +15,8 @@
 //   verification_key.h; two members of one name; a kid that different keys have (all of them).
 //   The same key twice is one.
 //
-// Refused as a whole: text that is no JWK set within bounds, a secret of the wrong length, and what
-// leaves no key that verifies, the secret counted.
+// Loading fails as a whole when the text is not a JWK set within bounds, when the secret has the
+// wrong length, and when no key that verifies is left, the secret counted.
 //
 // The secret is taken as the raw bytes of its text, as Supabase does: not base64-decoded. It is a
 // key for HS256 without a kid.
@@ -32,7 +32,7 @@
 //
 // At most kMaxTriedKeys are tried. Supabase writes a kid into the tokens that it signs with the
 // legacy secret, which has none; its self-hosted set holds the secret as an `oct` key without one.
-// No public key is ever a secret: a key has one algorithm from the day it is made.
+// A public key is never used as a secret: each key has exactly one algorithm.
 #ifndef HANDLER_AUTH_JWK_SET_H_
 #define HANDLER_AUTH_JWK_SET_H_
 
@@ -59,8 +59,8 @@ struct LoadedKeys;
 
 class JwkSet {
  public:
-  // Either text may be absent. Never throws for what the texts say; std::runtime_error when OpenSSL
-  // fails us.
+  // Either text may be absent. Throws std::runtime_error when OpenSSL fails, never because of what
+  // the texts say.
   static LoadedKeys Load(std::optional<std::string_view> jwk_set,
                          std::optional<std::string_view> secret);
 
@@ -100,8 +100,8 @@ class JwkSet {
   uint64_t generation_;
 };
 
-// What came of loading: a set exactly when there are no problems. Sentences name the key by its
-// kid, or by its place where it has none; they hold no secret.
+// The result of loading: there is a set exactly when there is no problem. The sentences name a key
+// by its kid or, without one, by its position; they contain no secret.
 struct LoadedKeys {
   std::unique_ptr<const JwkSet> set;
   std::vector<std::string> problems;

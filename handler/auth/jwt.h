@@ -1,8 +1,8 @@
 // Verifies a session token: a JWT (RFC 7519) in JWS compact form (RFC 7515), by the advice of
 // RFC 8725.
 //
-// The order is part of the policy. Nothing in the claims is read before the signature is right, and
-// time comes last, so that only a token which is genuine and ours can be "expired".
+// The order is part of the policy. No claim is read before the signature is verified. Time is
+// checked last, so only a genuine token of ours is ever "expired".
 //
 //   1  length, three parts
 //   2  header: strict base64url, strict JSON, no two members of one name; `crit` and `b64` refused;

@@ -1,7 +1,7 @@
 // The keys in use, from the files that an operator or tools/refresh-jwks replaces under us.
 //
-// Both files make one set: a change of either reads both, and a good new set takes the place of the
-// old one whole. A broken one, or one without a key that verifies, is logged once, and the old one
+// Both files make one set: a change of either reads both, and a good new set replaces the old one
+// as a whole. A broken one, or one without a key that verifies, is logged once, and the old one
 // stays until the next change. A key that cannot be used is skipped and logged; the others count.
 //
 //   KEYS_JWKS_FILE         a JWK set as Supabase publishes it, up to 64 KiB
@@ -32,12 +32,12 @@ class KeyFiles {
  public:
   explicit KeyFiles(KeyFilePaths paths);
 
-  // The first reading. Returns every problem, and the keys that were skipped where that left none;
-  // keys() may be used when there is no problem.
+  // The first load. Returns every problem and, when no key is left, the keys that were skipped.
+  // Call keys() only when there is no problem.
   std::vector<std::string> Load();
 
   enum class Change { kNone, kReplaced, kBroken };
-  // Looks for a change with a stat of each file, and loads it. Call it about once a second. After
+  // Looks for a change with a stat of each file, and loads it. Call it about once per second. After
   // kReplaced, references into the former set are dead.
   Change Poll();
 

@@ -8,9 +8,9 @@
 // <session> is a JSON object with `access_token`, written either as `base64-` and base64url, or
 // (cookieEncoding: "raw") as it is. It is read as @supabase/ssr reads it: each cookie's value
 // percent-decoded, as it is where that fails; the whole cookie unless it is absent or empty; else
-// the chunks up to the first that is absent or empty, whatever lies behind; spare bits and white
-// space in the base64url passed over; of two members `access_token` the last. Two things that it
-// tolerates are refused: base64 padding, and text that is no JSON (RFC 8259: invalid UTF-8).
+// the chunks up to the first that is absent or empty, even if more follow; spare bits and white
+// space in the base64url are ignored; of two members `access_token` the last. Two things that it
+// tolerates are refused: base64 padding, and text that is not JSON (RFC 8259: invalid UTF-8).
 //
 // A browser may send one name twice, from two domains or paths, and a stale cookie of an older
 // library beside a live one. So there are candidates, in this order, and the first that is a valid
@@ -23,7 +23,7 @@
 //   6     the chunks, the second of each number
 //   7     the chunks, the second of each number or the only one
 //
-// An empty whole cookie is none, so that @supabase/ssr's own choice is 3, or else 4.
+// An empty whole cookie counts as absent, so @supabase/ssr's own choice is 3, or else 4.
 #ifndef HANDLER_AUTH_SESSION_COOKIE_H_
 #define HANDLER_AUTH_SESSION_COOKIE_H_
 

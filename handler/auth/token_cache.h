@@ -2,11 +2,11 @@
 // hash instead of a signature (ES256: 60 us).
 //
 // What is remembered is that these exact bytes are genuine and what their claims are, under a
-// SHA-256 of the whole token. Time is checked anew at every call. The other claims were checked
+// SHA-256 of the whole token. Time is checked on every call. The other claims were checked
 // against the policy on the way in, and the policy, a copy, cannot change in a cache's life.
 // Only tokens that passed everything enter; forged ones cost their sender's time and displace
-// nothing. A set of keys of another generation empties the memory before anything is looked up.
-// Bounded as bounded_cache.h says: about 100 bytes an entry, allocated by the constructor.
+// nothing. A key set of another generation clears the cache before the lookup.
+// Bounded as bounded_cache.h says: about 100 bytes per entry, allocated by the constructor.
 //
 // Errors: OpenSSL failing to hash throws std::runtime_error; no token does.
 // Thread rule: one thread.
