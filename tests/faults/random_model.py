@@ -36,7 +36,7 @@ class Span:
     repeats: bool = False  # nginx asks again, with a deadline of its own
     pauses: float = 0.0  # adds so many seconds to an answer
     empties: bool = False  # PostgreSQL crashed: its UNLOGGED counts are gone
-    user: object = None  # the only one that it concerns
+    user: str = None  # the id of the only one that it concerns, on whatever session
     after: float = SLACK  # how long it still shows when it has ended
 
     def meets(self, began, ended):
@@ -248,10 +248,12 @@ class Witness:
     def judge(self, spans):
         """All that is wrong, as (moment, text)."""
         for seen in self.seen:
-            met = [one for one in spans if one.meets(seen.began, seen.ended) and one.user in (None, seen.user)]
+            met = [one for one in spans if one.meets(seen.began, seen.ended) and one.user in (None, seen.user.id)]
             wait = sum(one.ended - one.began for one in met if one.delays)
             if seen.status == 503 and wait < PATIENCE and not any(one.refuses for one in met):
-                self.problems.append((seen.began, f"503 after {seen.took:.2f} s, for a wait of {wait:.2f} s"))
+                self.problems.append(
+                    (seen.began, f"503 after {seen.took:.2f} s for {seen.user.id}, which had to wait {wait:.2f} s")
+                )
             if seen.status == 502 and not any(one.breaks for one in met):
                 self.problems.append((seen.began, "502 although no process was killed"))
             # A process that is stopped has told nobody; awake, it has its deadline still before it.

@@ -104,7 +104,7 @@ class DatabaseFaults(Line):
 
     def lock_count(self, chance):
         user = chance.choice(self.run.users_of("pro"))
-        with self.span("a user's count locked", user=user, refuses=True):
+        with self.span("a user's count locked", user=user.id, refuses=True):
             self._hold(f"SELECT FROM request_counts WHERE user_id = '{user.id}' FOR UPDATE", chance)
 
     def lock_table(self, chance):
