@@ -4,6 +4,7 @@
 #include <rapidjson/writer.h>
 
 #include <array>
+#include <cstring>
 
 #include "handler/base/text.h"
 
@@ -13,7 +14,16 @@ namespace {
 // The writer's own check of UTF-8 reads past the end of a text that is cut within a character, and
 // takes each byte by itself: WriteText checks before.
 using JsonBuffer = rapidjson::StringBuffer;
-using JsonWriter = rapidjson::Writer<JsonBuffer>;
+class JsonWriter : public rapidjson::Writer<JsonBuffer> {
+ public:
+  using Writer::Writer;
+
+  // A value, or a name, that is JSON already. RawValue() would copy it byte by byte.
+  void Raw(std::string_view json) {
+    Prefix(rapidjson::kStringType);
+    json.copy(os_->Push(json.size()), json.size());
+  }
+};
 
 constexpr size_t kMaxKeptBuffer = 256 * 1024;
 
@@ -46,18 +56,36 @@ JsonOutput& Output() {
   return output;
 }
 
+// Whether JSON has a text as it is: printable ASCII without quotes and backslashes.
+bool IsPlain(std::string_view text) {
+  constexpr uint64_t kOnes = 0x0101010101010101;
+  constexpr uint64_t kHighs = 0x80 * kOnes;
+  const auto below = [](uint64_t word, uint64_t byte) { return (word - byte * kOnes) & ~word; };
+  for (size_t at = 0; at < text.size(); at += sizeof(uint64_t)) {
+    uint64_t word = ' ' * kOnes;
+    std::memcpy(&word, text.data() + at, std::min(text.size() - at, sizeof word));
+    const uint64_t quotes = below(word ^ '"' * kOnes, 1);
+    const uint64_t backslashes = below(word ^ '\\' * kOnes, 1);
+    if (((word | below(word, ' ') | quotes | backslashes) & kHighs) != 0) return false;
+  }
+  return true;
+}
+
 // False when it is not UTF-8: the body is of no use then.
 bool WriteText(JsonWriter& writer, std::string_view text) {
+  std::array<char, 128> quoted;
+  if (text.size() <= quoted.size() - 2 && IsPlain(text)) {
+    quoted[0] = '"';
+    text.copy(&quoted[1], text.size());
+    quoted[text.size() + 1] = '"';
+    writer.Raw({quoted.data(), text.size() + 2});
+    return true;
+  }
   if (!IsUtf8(text)) {
     writer.Null();
     return false;
   }
   return writer.String(text.data(), static_cast<rapidjson::SizeType>(text.size()));
-}
-
-// A constant: it needs no escaping.
-void WriteName(JsonWriter& writer, std::string_view quoted) {
-  writer.RawValue(quoted.data(), quoted.size(), rapidjson::kStringType);
 }
 
 using TimeText = std::array<char, 22>;  // with its quotes
@@ -84,7 +112,7 @@ void WriteTime(JsonWriter& writer, const std::optional<DatabaseTime>& time) {
     return;
   }
   const TimeText text = QuotedTime(*time);
-  writer.RawValue(text.data(), text.size(), rapidjson::kStringType);
+  writer.Raw({text.data(), text.size()});
 }
 
 // The published form: the fixed part of the prefix, then eight bullets.
@@ -104,33 +132,33 @@ bool WriteKey(JsonWriter& writer, const ApiKey& key) {
   id.back() = '"';
 
   writer.StartObject();
-  WriteName(writer, "\"id\"");
-  writer.RawValue(id.data(), id.size(), rapidjson::kStringType);
-  WriteName(writer, "\"key_prefix\"");
+  writer.Raw("\"id\"");
+  writer.Raw({id.data(), id.size()});
+  writer.Raw("\"key_prefix\"");
   bool good = WriteText(writer, key.key_prefix);
-  WriteName(writer, "\"key_preview\"");
+  writer.Raw("\"key_preview\"");
   good &= WritePreview(writer, key.key_prefix);
-  WriteName(writer, "\"name\"");
+  writer.Raw("\"name\"");
   good &= WriteText(writer, key.name);
-  WriteName(writer, "\"tier\"");
+  writer.Raw("\"tier\"");
   good &= WriteText(writer, key.tier);
-  WriteName(writer, "\"scopes\"");
+  writer.Raw("\"scopes\"");
   writer.StartArray();
   for (const std::string_view scope : key.scopes) good &= WriteText(writer, scope);
   writer.EndArray();
-  WriteName(writer, "\"rate_limit_per_minute\"");
+  writer.Raw("\"rate_limit_per_minute\"");
   writer.Int(key.requests_per_minute);
-  WriteName(writer, "\"rate_limit_per_day\"");
+  writer.Raw("\"rate_limit_per_day\"");
   writer.Int(key.requests_per_day);
-  WriteName(writer, "\"total_requests\"");
+  writer.Raw("\"total_requests\"");
   writer.Int64(key.total_requests);
-  WriteName(writer, "\"last_used_at\"");
+  writer.Raw("\"last_used_at\"");
   WriteTime(writer, key.last_used_at);
-  WriteName(writer, "\"created_at\"");
+  writer.Raw("\"created_at\"");
   WriteTime(writer, key.created_at);
-  WriteName(writer, "\"expires_at\"");
+  writer.Raw("\"expires_at\"");
   WriteTime(writer, key.expires_at);
-  WriteName(writer, "\"revoked_at\"");
+  writer.Raw("\"revoked_at\"");
   WriteTime(writer, key.revoked_at);
   writer.EndObject();
   return good;
@@ -141,7 +169,7 @@ bool WriteKey(JsonWriter& writer, const ApiKey& key) {
 bool WriteKeyList(size_t keys, const KeyAt& key_at, std::string& body) {
   JsonWriter& writer = Output().Begin(body);
   writer.StartObject();
-  WriteName(writer, "\"data\"");
+  writer.Raw("\"data\"");
   writer.StartArray();
   for (size_t position = 0; position < keys; ++position) {
     const ApiKey* const key = key_at(position);
@@ -149,9 +177,9 @@ bool WriteKeyList(size_t keys, const KeyAt& key_at, std::string& body) {
     Output().Spill(body, position + 1, keys);
   }
   writer.EndArray();
-  WriteName(writer, "\"meta\"");
+  writer.Raw("\"meta\"");
   writer.StartObject();
-  WriteName(writer, "\"total\"");
+  writer.Raw("\"total\"");
   writer.Uint64(keys);
   writer.EndObject();
   writer.EndObject();
@@ -163,24 +191,24 @@ bool WriteError(std::string_view code, std::string_view message, std::string_vie
                 const Window* over, std::string& body) {
   JsonWriter& writer = Output().Begin(body);
   writer.StartObject();
-  WriteName(writer, "\"error\"");
+  writer.Raw("\"error\"");
   writer.StartObject();
-  WriteName(writer, "\"code\"");
+  writer.Raw("\"code\"");
   bool good = WriteText(writer, code);
-  WriteName(writer, "\"message\"");
+  writer.Raw("\"message\"");
   good &= WriteText(writer, message);
   if (over != nullptr) {
-    WriteName(writer, "\"details\"");
+    writer.Raw("\"details\"");
     writer.StartObject();
-    WriteName(writer, "\"limit\"");
+    writer.Raw("\"limit\"");
     writer.Int(over->limit);
-    WriteName(writer, "\"window\"");
+    writer.Raw("\"window\"");
     good &= WriteText(writer, over->name);
-    WriteName(writer, "\"reset\"");
+    writer.Raw("\"reset\"");
     writer.Int64(over->reset);
     writer.EndObject();
   }
-  WriteName(writer, "\"request_id\"");
+  writer.Raw("\"request_id\"");
   good &= WriteText(writer, request_id);
   writer.EndObject();
   writer.EndObject();

@@ -126,11 +126,11 @@ bool KeyLists::Read(const Result& result) {
   result_ = &result;
   tier_count_ = 0;
   lists_.clear();
+  if (result.rows() == 0 || result.row(0).columns() != kColumns) return false;
   BinaryReader reader;
   DatabaseTime now;
   for (int number = 0; number < result.rows() && reader.good(); ++number) {
     const Row row = result.row(number);
-    if (row.columns() != kColumns) return false;
     const std::string_view user = row.Bytes(kUser);
     if (user.empty()) {
       if (tier_count_ == kMaxTiers || !lists_.empty()) return false;

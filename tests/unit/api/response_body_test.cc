@@ -57,6 +57,23 @@ TEST_CASE("any text a name can hold is escaped") {
         std::string::npos);
 }
 
+TEST_CASE("each byte that JSON escapes is escaped, wherever it stands") {
+  for (int byte = 0; byte < 0x80; ++byte) {
+    for (const size_t place : {size_t{0}, size_t{6}, size_t{7}, size_t{8}, size_t{17}}) {
+      CAPTURE(byte);
+      CAPTURE(place);
+      std::string text(18, '~');
+      text[place] = static_cast<char>(byte);
+      ApiKey key = Example();
+      key.name = text;
+      std::string body;
+      CHECK(Write({key}, body));
+      const bool is_escaped = byte < ' ' || byte == '"' || byte == '\\';
+      CHECK((body.find('"' + text + '"') == std::string::npos) == is_escaped);
+    }
+  }
+}
+
 TEST_CASE("a text that is not UTF-8 is not answered") {
   ApiKey key = Example();
   for (const char* const name : {"\xFF", "\xC0\x80", "\xED\xA0\x80", "cut \xE2\x80"}) {
