@@ -27,7 +27,8 @@ GROWTH = 16_000_000  # bytes over an idle process: KeysMemory here, for nothing 
 
 def setUpModule():
     global stack, node, prometheus, user
-    stack = unittest.enterModuleContext(Stack())
+    # A lookup must live through the recovery of a database that it has crashed.
+    stack = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": "4500"}))
     node = unittest.enterModuleContext(FakeNode())
     show_node(failed=False)
     stack.psql("UPDATE tiers SET requests_per_minute = 1000000, requests_per_day = 1000000000 WHERE name = 'pro'")
