@@ -146,9 +146,13 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
     ++lookup.failures;
     lookup.alone = true;  // one of them may be what ends connections
   }
-  RecordLoss(is_poison && !poison_seen_, was_stalled ? last_progress_ : now, now);
-  poison_seen_ = poison_seen_ || is_poison;
-  if (is_poison) ++stats_.poison;
+  if (is_poison) {
+    ++stats_.poison;
+    if (!poison_user_) poison_user_ = unanswered.front().user;
+  }
+  // When a second user's lookup ends connections too, it is the server that does.
+  const bool is_known_poison = is_poison && *poison_user_ == unanswered.front().user;
+  RecordLoss(is_known_poison, was_stalled ? last_progress_ : now, now);
   state_ = State::kConnecting;
   connection_.reset();
 
@@ -287,7 +291,7 @@ void LookupBatcher::AdaptBatchSize(const Result& result, size_t lookups) {
 void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
   assert(in_flight_);
   has_answered_ = true;
-  poison_seen_ = false;
+  poison_user_.reset();
   reconnect_.OnSuccess();
   Batch batch = std::move(*in_flight_);
   in_flight_.reset();

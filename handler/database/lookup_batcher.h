@@ -165,7 +165,7 @@ class LookupBatcher {
   size_t max_batch_ = kMaxBatch;              // fewer while the results are large
   int statement_ = 0;                         // number of the newest preparation
   bool has_answered_ = false;                 // this connection, since it is ready
-  bool poison_seen_ = false;                  // since a lookup was answered
+  std::optional<Uuid> poison_user_;           // the first one since a lookup was answered
   bool was_connected_ = false;                // a connection was logged in this outage
   Clock::time_point give_up_at_{};            // kPreparing: when it has failed
   Clock::time_point ready_at_{};              // kReady: since then

@@ -302,17 +302,16 @@ class Statements(DatabaseFaults):
             self.unavailable(someone.get())
         self.assertEqual(someone.get().status, 200)
 
-    def test_a_changed_column_type_is_met_by_preparing_again(self):
-        for kind in ("timestamptz(6)", "timestamptz"):
-            mark = self.mark()
-            stack.psql(f"ALTER TABLE request_counts ALTER COLUMN minute_ends TYPE {kind}")
-            self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
-            self.assertIn("statement_prepared_again sqlstate=0A000", stack.handler_log()[mark:])
-
-    def test_a_changed_type_within_a_key_goes_unnoticed(self):
-        for kind in ("varchar(300)", "text"):
-            stack.psql(f"ALTER TABLE api_keys ALTER COLUMN name TYPE {kind}")
-            self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
+    def test_a_changed_column_type_goes_unnoticed(self):
+        changes = (
+            ("request_counts", "minute_ends", "timestamptz(6)", "timestamptz"),
+            ("api_keys", "name", "varchar(300)", "text"),
+        )
+        for table, column, *types in changes:
+            for kind in types:
+                with self.subTest(table, kind=kind):
+                    stack.psql(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}")
+                    self.assertEqual([user.get().status for _ in range(6)], [200] * 6)
 
     def test_an_added_column_goes_unnoticed(self):
         stack.psql("ALTER TABLE api_keys ADD COLUMN later text DEFAULT 'x'")

@@ -430,7 +430,9 @@ class Schedule {
       } else if (!world_.poison_only) {
         Disturb();
       }
-      for (int burst = world_.Below(4); burst > 0; --burst) Ask(1 + world_.Below(world_.users));
+      // For seconds on end nobody but the poison user asks.
+      const int users = world_.poison_only && step % 200 > 20 ? 1 : world_.users;
+      for (int burst = world_.Below(4); burst > 0; --burst) Ask(1 + world_.Below(users));
       if (world_.Chance(15)) Cancel();
       PassTime(milliseconds(world_.Below(world_.Chance(10) ? 600 : 40)));
     }
