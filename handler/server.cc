@@ -42,6 +42,7 @@ constexpr std::chrono::seconds kTick{1};
 // TimeoutStopSec=.
 constexpr std::chrono::seconds kMaxSending{20};
 constexpr int kEventsATurn = 64;
+constexpr int kMaxPolls = 4;                 // for more, before a turn's statement is sent
 constexpr size_t kMaxKeptText = 256 * 1024;  // memory beyond this is given back after a response
 constexpr size_t kTrimAfterClosed = 32;      // connections that have left since the last tick
 
@@ -112,11 +113,10 @@ class Server {
     Clock::time_point tick = Clock::now();
     while (!Drained()) {
       FlushLog();
-      std::array<epoll_event, kEventsATurn> events;
-      const Clock::time_point wake = std::min(batcher_.NextTime(), tick);
-      const int count = epoll_wait(epoll_.get(), events.data(), kEventsATurn, Until(wake));
+      int count = DispatchEvents(Until(std::min(batcher_.NextTime(), tick)));
+      // What comes during a turn goes into its statement: fewer and larger ones.
+      for (int polls = 0; count > 0 && polls < kMaxPolls; ++polls) count = DispatchEvents(0);
       const Clock::time_point now = Clock::now();
-      for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
       FollowOthers(now);
       batcher_.OnTime(now);
       batcher_.Send(now);
@@ -145,6 +145,15 @@ class Server {
     if (!draining_ || fastcgi_.connections() == 0) return draining_;
     return Clock::now() >=
            drained_by_ + (fastcgi_.is_sending() ? kMaxSending : std::chrono::seconds(0));
+  }
+
+  // Waits so many milliseconds for events at most. How many there were.
+  int DispatchEvents(int timeout) {
+    std::array<epoll_event, kEventsATurn> events;
+    const int count = epoll_wait(epoll_.get(), events.data(), kEventsATurn, timeout);
+    const Clock::time_point now = Clock::now();
+    for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
+    return count;
   }
 
   void Dispatch(const epoll_event& event, Clock::time_point now) {

@@ -273,7 +273,7 @@ void LookupBatcher::HandleResults(Clock::time_point now) {
     if (state_ == State::kPreparing) {
       HandlePrepared(result, now);
     } else if (result.is_good()) {
-      HandleRows(result, now);
+      HandleRows(result);
     } else {
       HandleError(result, now);
     }
@@ -288,7 +288,7 @@ void LookupBatcher::AdaptBatchSize(const Result& result, size_t lookups) {
   }
 }
 
-void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
+void LookupBatcher::HandleRows(const Result& result) {
   assert(in_flight_);
   has_answered_ = true;
   poison_user_.reset();
@@ -316,7 +316,6 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
     }
     lookup.waiters.insert(lookup.waiters.end(), joined.begin(), joined.end());
   }
-  Send(now);  // the server works on while these are answered
 
   for (size_t i = 0; i < lists.size(); ++i) {
     const KeyList* const list = lists[i];

@@ -10,8 +10,8 @@
 //   kPreparing   connection_ has no statement yet; nothing is in flight.
 //   kReady       connection_ has it; in_flight_ is the batch that was sent, at most one.
 //
-// Batching   Lookups that come while a batch is in flight are the next batch: one per user, as many
-//            as kMaxBatch, fewer while results are large.
+// Batching   Lookups that come while a batch is in flight and answered are the next batch: one per
+//            user, as many as kMaxBatch, fewer while results are large.
 // Joining    One lookup answers every request of its session. When it finds no session, or finds
 //            the user over the limit, it also answers the requests that came meanwhile.
 // Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, and once only
@@ -143,7 +143,7 @@ class LookupBatcher {
                      Clock::time_point now);
 
   void HandleResults(Clock::time_point now);
-  void HandleRows(const Result& result, Clock::time_point now);
+  void HandleRows(const Result& result);
   bool MatchLists(const Batch& batch, std::vector<const KeyList*>& lists) const;
   void AdaptBatchSize(const Result& result, size_t lookups);
   void HandleError(const Result& result, Clock::time_point now);
