@@ -9,16 +9,26 @@ WITH counted AS (
     WHERE name = coalesce((SELECT tier FROM public.accounts WHERE user_id = $1::uuid), 'free')
         AND EXISTS (SELECT FROM keys_private.live_sessions WHERE id = $2::uuid AND user_id = $1::uuid)
     ON CONFLICT (user_id) DO UPDATE SET
-        granted = ((c.minute_ends < CURRENT_TIMESTAMP OR c.minute_count < excluded.minute_limit)
-            AND (c.day_ends < CURRENT_TIMESTAMP OR c.day_count < excluded.day_limit))::integer,
-        minute_count = CASE WHEN c.minute_ends < CURRENT_TIMESTAMP THEN 0 ELSE c.minute_count END
-            + ((c.minute_ends < CURRENT_TIMESTAMP OR c.minute_count < excluded.minute_limit)
-                AND (c.day_ends < CURRENT_TIMESTAMP OR c.day_count < excluded.day_limit))::integer,
-        day_count = CASE WHEN c.day_ends < CURRENT_TIMESTAMP THEN 0 ELSE c.day_count END
-            + ((c.minute_ends < CURRENT_TIMESTAMP OR c.minute_count < excluded.minute_limit)
-                AND (c.day_ends < CURRENT_TIMESTAMP OR c.day_count < excluded.day_limit))::integer,
-        minute_ends = CASE WHEN c.minute_ends < CURRENT_TIMESTAMP THEN excluded.minute_ends ELSE c.minute_ends END,
-        day_ends = CASE WHEN c.day_ends < CURRENT_TIMESTAMP THEN excluded.day_ends ELSE c.day_ends END,
+        granted = (CASE c.minute_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
+            THEN c.minute_count ELSE 0 END < excluded.minute_limit
+            AND CASE c.day_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
+            THEN c.day_count ELSE 0 END < excluded.day_limit)::integer,
+        minute_count = CASE c.minute_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
+            THEN c.minute_count ELSE 0 END
+            + (CASE c.minute_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
+            THEN c.minute_count ELSE 0 END < excluded.minute_limit
+            AND CASE c.day_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
+            THEN c.day_count ELSE 0 END < excluded.day_limit)::integer,
+        day_count = CASE c.day_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
+            THEN c.day_count ELSE 0 END
+            + (CASE c.minute_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
+            THEN c.minute_count ELSE 0 END < excluded.minute_limit
+            AND CASE c.day_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
+            THEN c.day_count ELSE 0 END < excluded.day_limit)::integer,
+        minute_ends = CASE c.minute_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.minute_ends, excluded.minute_ends + interval '60 s'))
+            THEN c.minute_ends ELSE excluded.minute_ends END,
+        day_ends = CASE c.day_ends WHEN greatest(CURRENT_TIMESTAMP, least(c.day_ends, excluded.day_ends + interval '60 s'))
+            THEN c.day_ends ELSE excluded.day_ends END,
         minute_limit = excluded.minute_limit,
         day_limit = excluded.day_limit
     RETURNING granted, minute_limit, minute_count, minute_ends, day_limit, day_count, day_ends
