@@ -135,7 +135,7 @@ down: ## stop the stack that `make up` or `make run` started; its data stays for
 
 ## Testing
 
-test: ## install what is missing, and run every test but the browser's; closes with `N passed, N failed` (SANITIZE=1)
+test: ## install what is missing, and run every test that this machine alone can; closes with `N passed, N failed` (SANITIZE=1)
 	tools/install-packages build run test
 	$(LOCKED) $(MAKE) binaries
 	$(LOCKED) $(MAKE) $(SANITIZED)
@@ -193,7 +193,7 @@ test-arm64: ## cross-compile for arm64, and run the unit tests under an emulated
 test-bare: ## the README's commands in a bare root of Debian RELEASE=12 or 13 (root only; STEPS='up test')
 	tests/bare/run $(RELEASE) $(STEPS)
 
-ci: ## what has to pass before a change lands: the README's commands on bare machines, lint, the browser's tests
+ci: ## what has to pass before a change lands: lint, the browser's tests and `make test` here, `make up` on bare machines
 	.ci/run
 
 test-boot: ## the package under a real systemd: a fresh Debian RELEASE=12 or 13 in QEMU (root only)

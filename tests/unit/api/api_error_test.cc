@@ -7,7 +7,7 @@
 namespace keys {
 namespace {
 
-// DESIGN's table of errors, the part that the handler answers.
+// The table of errors in README.md, the part that the handler answers.
 const struct {
   ApiError error;
   int status;
