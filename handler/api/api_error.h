@@ -1,5 +1,5 @@
-// Every error that the handler answers, in one table: status, code, message, and the headers that
-// belong to it. The contract's shape; nginx's own errors are in nginx/.
+// Every error response of the handler, in one table: status, code, message and extra headers.
+// nginx's own errors are in nginx/keys-errors.conf.
 #ifndef HANDLER_API_API_ERROR_H_
 #define HANDLER_API_API_ERROR_H_
 
@@ -35,11 +35,11 @@ struct ApiErrorRow {
 // In the order of ApiError.
 std::span<const ApiErrorRow> ApiErrors();
 
-// The code of the error; "ok" where there is none.
+// The code of the error; "ok" without one.
 std::string_view CodeOf(std::optional<ApiError> error);
 
-// Fills `response`. `over` is the window of a kRateLimitExceeded and null otherwise; the headers of
-// the limit are the caller's.
+// Fills `response`. `over` is the exhausted window for kRateLimitExceeded, otherwise null. The
+// caller adds the rate limit's headers.
 void RespondWithError(ApiError error, std::string_view request_id, const Window* over,
                       Response& response);
 

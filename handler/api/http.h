@@ -11,26 +11,26 @@ namespace keys {
 
 enum class ApiError : uint8_t;  // api_error.h
 
-// What the service reads of a request. All views belong to whoever received it and end with the
-// call that hands the request over.
+// What the service reads of a request. The transport owns the views; they are valid during the call
+// that passes the request.
 struct Request {
   std::string_view method = {};          // REQUEST_METHOD
   std::string_view cookie = {};          // HTTP_COOKIE: every Cookie line, joined
   std::string_view sec_fetch_site = {};  // HTTP_SEC_FETCH_SITE
   std::string_view request_id = {};      // REQUEST_ID: from nginx; empty or malformed: one is made
   std::string_view trace_id = {};        // KEYS_TRACE_ID: from nginx; malformed: ignored
-  bool has_api_key = false;           // KEYS_API_KEY_SIGN: an API key came along; never its value
-  std::string_view status_page = {};  // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
+  bool has_api_key = false;              // KEYS_API_KEY_SIGN: an API key was sent; never its value
+  std::string_view status_page = {};     // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
 };
 
-// A response without its frame. Reused from request to request, so that its memory is.
+// A response without its transport's framing. Reused from request to request, to reuse its memory.
 struct Response {
   int status = 200;
-  std::optional<ApiError> error;  // what it tells of, for log and metrics
+  std::optional<ApiError> error;  // for the log and the metrics
   std::string_view content_type = "application/json";
-  std::string headers;  // complete lines, CRLF included, beyond those every response carries
+  std::string headers;  // complete lines with CRLF, beyond those of every response
   std::string body;
-  std::string_view list;  // in the place of `body`: a list of keys, which its writer keeps
+  std::string_view list;  // unless empty, used instead of `body`: a list of keys, owned elsewhere
 
   std::string_view content() const { return list.empty() ? body : list; }
   void Clear();
@@ -39,7 +39,7 @@ struct Response {
 // "OK", "Unauthorized", … (RFC 9110 section 15); "Unknown" for a status that we never send.
 std::string_view ReasonPhrase(int status);
 
-// Appends a CGI response up to its body: what AppendCgiResponse appends before it.
+// Appends a CGI response without its body: what AppendCgiResponse appends before the body.
 void AppendCgiHead(const Response& response, std::string_view request_id, std::string& out);
 
 // Appends the whole CGI response: Status, the headers of every response, `headers`, an empty line,
@@ -47,12 +47,12 @@ void AppendCgiHead(const Response& response, std::string_view request_id, std::s
 void AppendCgiResponse(const Response& response, std::string_view request_id, bool head_only,
                        std::string& out);
 
-// `req_` and 8 to 64 letters, digits, `-` or `_`: what a request id must be to be repeated in
-// headers and logs.
+// Whether a text is `req_` and 8 to 64 letters, digits, `-` or `_`. Only such a request id is
+// repeated in headers and logs.
 bool IsRequestId(std::string_view text);
 
-// The trace id of a W3C traceparent (Trace Context, section 3.2.2.3): 32 lower-case hexadecimal
-// digits, not all zeros.
+// Whether a text is the trace id of a W3C traceparent (Trace Context, section 3.2.2.3): 32
+// lower-case hexadecimal digits, not all zeros.
 bool IsTraceId(std::string_view text);
 
 // A new request id: `req_` and 32 random hexadecimal digits.

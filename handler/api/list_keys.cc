@@ -75,7 +75,7 @@ bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
   return !RefuseKnown(now, context, response);
 }
 
-// By what a lookup found a moment ago.
+// Refuses a request by what a recent lookup found, without another lookup.
 bool ListKeys::RefuseKnown(Moment now, RequestContext& context, Response& response) {
   const Clock::time_point* const until = ended_sessions_.Find({context.user, context.session});
   if (until != nullptr && now.steady < *until) {
@@ -135,7 +135,7 @@ void ListKeys::Respond(const LookupResult& result, size_t position, std::string_
 
 void ListKeys::RespondWithList(const KeyList& list, size_t position, std::string_view body,
                                Moment now, RequestContext& context, Response& response) {
-  if (list.user != context.user) {  // a fault of ours: nobody reads what is another's
+  if (list.user != context.user) {  // a bug; never show a user another user's keys
     Log(Level::kError, "list_of_another_user", {{"id", context.request_id}});
     return Refuse(ApiError::kInternalError, "list_of_another_user", context, response);
   }

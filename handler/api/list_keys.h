@@ -25,7 +25,7 @@
 
 namespace keys {
 
-// Both clocks at one moment: tokens are checked by the one, waiting is measured by the other.
+// The time by both clocks: the wall clock checks tokens, the steady clock measures durations.
 struct Moment {
   UnixTime wall;
   Clock::time_point steady;
@@ -44,8 +44,8 @@ struct RequestContext {
   Uuid session;
   std::string_view rule;  // why the request was refused, for the log; a literal
   Clock::time_point began;
-  Clock::time_point asked;     // Authorize was done; the caller sets it
-  Clock::time_point answered;  // by the database; as `asked` when it was not asked
+  Clock::time_point asked;     // when Authorize was done; set by the caller
+  Clock::time_point answered;  // when the database had answered; `asked` without a lookup
 };
 
 class ListKeys {
@@ -60,8 +60,8 @@ class ListKeys {
   bool Authorize(const Request& request, const JwkSet& keys, Moment now, RequestContext& context,
                  Response& response);
 
-  // `position`, from 0, is the request's among those that the lookup was made for. `body` is the
-  // list as JSON, written once for all of them; empty: there is none, or its text is not UTF-8.
+  // `position`, from 0, is the request's among those that the lookup answers. `body` is the list as
+  // JSON, written once for all of them; empty when there is none or its text is not UTF-8.
   void Respond(const LookupResult& result, size_t position, std::string_view body, Moment now,
                RequestContext& context, Response& response);
 
@@ -71,7 +71,7 @@ class ListKeys {
     Uuid session;
   };
 
-  // The first candidate that is a valid session token; else why the first one is none.
+  // The first candidate that is a valid session token; else the refusal of the first candidate.
   Verdict FindSession(const Request& request, const JwkSet& keys, Moment now,
                       RequestContext& context);
   void Refuse(ApiError error, std::string_view rule, RequestContext& context, Response& response);
@@ -83,16 +83,16 @@ class ListKeys {
   void AppendServerTiming(const RequestContext& context, Moment now, Response& response) const;
 
   SessionCookieNames cookies_;
-  std::string challenge_;  // WWW-Authenticate, of every 401
+  std::string challenge_;  // WWW-Authenticate of every 401
   bool server_timing_;
   Metrics& metrics_;
   TokenCache tokens_;
   OverLimitCache over_limit_;
-  BoundedCache<SessionId, Clock::time_point> ended_sessions_;  // known to have ended, until then
+  BoundedCache<SessionId, Clock::time_point> ended_sessions_;  // no lookup until then
   std::string cookie_scratch_;
 };
 
-// The one log line per request, and its place in the metrics.
+// Writes the one log line of a request and counts the request in the metrics.
 void LogRequest(const RequestContext& context, const Response& response, Moment now,
                 Metrics& metrics);
 

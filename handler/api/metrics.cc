@@ -35,11 +35,11 @@ constexpr CounterRow kCounters[] = {
 };
 static_assert(std::size(kCounters) == static_cast<size_t>(Counter::kCount));
 
-enum class Over { kSum, kLargest, kSmallest };  // the living processes; a 0 is never the smallest
+enum class Over { kSum, kLargest, kSmallest };  // of the living processes; kSmallest ignores 0
 struct GaugeRow {
   Gauge gauge;
   Over over;
-  int64_t unit;  // the value of one unit of the text
+  int64_t unit;  // the value that is exported as 1
   std::string_view name;
   std::string_view help;
 };
@@ -85,8 +85,8 @@ constexpr HistogramRow kHistograms[] = {
 static_assert(std::size(kHistograms) == static_cast<size_t>(Histogram::kCount));
 constexpr size_t kMaxBuckets = std::size(kDurationBounds) + 1;
 
-// Rules that are not a token's: list_keys.cc and error_policy.cc name them. The last one stands for
-// a rule that somebody forgot to name here.
+// Rules that do not refuse a token; list_keys.cc and error_policy.cc use these names. The last one
+// counts rules that are missing here.
 constexpr std::string_view kOtherRules[] = {"method",
                                             "cross_site",
                                             "api_key_without_cookie",
@@ -110,7 +110,7 @@ std::string_view RuleName(size_t rule) {
 }
 
 constexpr std::string_view kWindows[] = {"minute", "day"};
-constexpr size_t kTiers = 8;    // that are told apart
+constexpr size_t kTiers = 8;    // that have counters of their own
 constexpr size_t kSlots = 256;  // processes that can hold gauges at once
 
 using Cell = std::atomic<int64_t>;
@@ -125,14 +125,14 @@ int64_t Read(const Cell& cell) {
 
 }  // namespace
 
-// All zeros is the beginning of everything.
+// A new file is all zeros, which is a valid start for every member.
 struct Metrics::Shared {
   struct HistogramCells {
     std::array<Cell, kMaxBuckets> buckets;  // not cumulative here
     Cell sum;
   };
   struct Tier {
-    Cell requests_per_minute;  // 0: not taken yet
+    Cell requests_per_minute;  // 0: free
     std::array<Cell, std::size(kWindows)> refused;
   };
   std::array<Cell, 1 + static_cast<size_t>(ApiError::kCount)> requests;  // the first one: 200
@@ -145,13 +145,13 @@ struct Metrics::Shared {
 
 namespace {
 
-// What stands for what in Shared, as the suffix of the file's name: FNV-1a over its size and the
-// names, in their order.
+// The suffix of the file's name: a hash (FNV-1a) of Shared's size and of the names of its members,
+// in their order.
 std::string LayoutSuffix(size_t size) {
   uint64_t hash = 0xcbf29ce484222325 ^ size;
   const auto mix = [&](std::string_view name) {
     for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3;
-    hash *= 0x100000001b3;  // as a zero byte: names do not run into each other
+    hash *= 0x100000001b3;  // like a zero byte, which separates the names
   };
   for (const ApiErrorRow& error : ApiErrors()) mix(error.code);
   for (const HistogramRow& row : kHistograms) {
@@ -166,7 +166,7 @@ std::string LayoutSuffix(size_t size) {
   return suffix;
 }
 
-// An open file description lock (fcntl(2)) on the slot's byte. Tells whether it was free.
+// Takes or tests an open file description lock (fcntl(2)) on the slot's byte. True: it was free.
 bool LockSlot(int file, size_t slot, int command) {
   struct flock lock = {};
   lock.l_type = F_WRLCK;
@@ -337,7 +337,7 @@ void Metrics::AppendGauges(Text& text) const {
       if (row.over == Over::kLargest) value = std::max(value, one);
       if (row.over == Over::kSmallest && one != 0) value = value == 0 ? one : std::min(value, one);
     }
-    if (row.over == Over::kSmallest && value == 0) continue;  // of no process
+    if (row.over == Over::kSmallest && value == 0) continue;  // no process has a value
     text.Head(row.name, row.help, "gauge");
     text.Sample(row.name, "", "", value, row.unit);
   }

@@ -1,14 +1,14 @@
 // Counters of the whole pool, in Prometheus' text format.
 //
 // All processes map one file and add to the same atomic counters, so a scrape of any process shows
-// the sum, also of processes that were replaced. The file is KEYS_METRICS_FILE with the layout of
-// its contents as a suffix: another version of the program that counts something else has a file of
-// its own. What is true only of a process that lives (its connections, what waits in it) is in a
-// slot that it holds by a lock on a byte of the file; the kernel releases it when the process dies.
-// Without a file each process counts alone.
+// the sum, including that of processes that were replaced. The file's name is KEYS_METRICS_FILE and
+// a hash of the layout: a version of the program that counts something else uses another file.
+// A gauge describes a living process (its connections, its waiting requests). Each process holds a
+// slot for its gauges by a lock on a byte of the file; the kernel releases the lock when the
+// process dies. Without a file each process counts alone.
 //
-// Counting never fails and never blocks: relaxed atomic additions. A file that cannot be used costs
-// counts (shared_file.h), and TakeProblem() says so.
+// Counting never fails and never blocks: relaxed atomic additions. While the file cannot be used,
+// counts are lost (shared_file.h), and TakeProblem() says so.
 // Source: prometheus.io, "Exposition formats", version 0.0.4; "Metric and label naming".
 #ifndef HANDLER_API_METRICS_H_
 #define HANDLER_API_METRICS_H_
@@ -25,7 +25,7 @@
 
 namespace keys {
 
-// Each only grows, over the whole pool. Names and meanings: kCounters in metrics.cc.
+// Each counts for the whole pool and only grows. Names and meanings: kCounters in metrics.cc.
 enum class Counter {
   kTokenCacheHits,
   kTokenCacheMisses,
@@ -75,10 +75,10 @@ class Metrics {
   void Set(Gauge gauge, int64_t value);
   // One of the rules that can refuse a request (RefusalRules in metrics.cc), as the log names it.
   void CountRefusal(std::string_view rule);
-  // In the histogram's unit, 0 or more.
+  // `value` is in the histogram's unit, 0 or more.
   void Observe(Histogram histogram, int64_t value);
-  // A 429 of the window ("minute" or "day") of a tier with so many requests per minute. Tiers
-  // beyond the table's size are counted together.
+  // Counts a 429: the window is "minute" or "day", the tier is known by its requests per minute.
+  // Tiers beyond the table's size are counted together.
   void CountRateLimited(int32_t requests_per_minute, std::string_view window);
 
   void AppendText(std::string& out) const;

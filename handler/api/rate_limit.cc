@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kMicrosecondsPerSecond = 1000000;
 
-// `later`: how many of the window's requests come after the one that is told.
+// `later`: how many of the counted requests come after the one that gets this response.
 Window WindowOf(std::string_view name, int32_t length_s, const WindowCount& count, int32_t later,
                 DatabaseTime now) {
   Window window;

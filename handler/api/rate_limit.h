@@ -1,8 +1,8 @@
-// The rate limit as the client sees it: two windows, their headers, and the memory of users who are
-// over. The counting itself is the statement's (sql/list_keys.sql), by the database's clock.
+// The rate limit as the client sees it: two windows, their headers, and a cache of the users over
+// the limit. sql/list_keys.sql does the counting, by the database's clock.
 //
-// The host's wall clock plays no part: moments come from the database, and time that passes is
-// measured by the steady clock.
+// The host's wall clock is not used: times come from the database, and the steady clock measures
+// the time that passes.
 // Sources: draft-ietf-httpapi-ratelimit-headers-10; RFC 9110 section 10.2.3 (Retry-After).
 #ifndef HANDLER_API_RATE_LIMIT_H_
 #define HANDLER_API_RATE_LIMIT_H_
@@ -33,18 +33,18 @@ struct Window {
 struct Quota {
   Window minute;
   Window day;
-  // The window to tell about: the day once that is exhausted, otherwise the minute.
+  // The window that X-RateLimit-* describe: the day once it is exhausted, otherwise the minute.
   const Window& Described() const { return day.remaining == 0 ? day : minute; }
 };
 
-// What the request at this position, from 0, is told of those that the list was looked up for: each
-// one granted has one less remaining than the one before.
+// The quota of the request at this position, from 0, among those that the lookup answers. Each
+// granted request has one less remaining than the one before it.
 Quota QuotaOf(const KeyList& list, size_t position);
 
 // Appends X-RateLimit-*, RateLimit-Policy, RateLimit and, when `over`, Retry-After.
 void AppendRateLimitHeaders(const Quota& quota, bool over, std::string& headers);
 
-// The users over the limit, and until when. Bounded: a forgotten user costs one lookup.
+// The users over the limit, and until when. Bounded: an evicted user costs one lookup.
 //
 // The cache keeps a user until their minute window ends, at most 60 s. So a raised limit, a changed
 // tier or a used-up day is looked up again within 60 s.
@@ -55,7 +55,7 @@ class OverLimitCache {
   // The quota of a user who is over the limit; nullopt: look the user up.
   std::optional<Quota> Find(const Uuid& user, std::chrono::steady_clock::time_point now);
 
-  // The database has just said that `user` is over.
+  // The database has just found `user` over the limit.
   void Remember(const Uuid& user, const Quota& quota, std::chrono::steady_clock::time_point now);
 
  private:

@@ -11,8 +11,8 @@
 namespace keys {
 namespace {
 
-// The writer's own check of UTF-8 reads past the end of a text that is cut within a character, and
-// takes each byte by itself: WriteText checks before.
+// RapidJSON's own check of UTF-8 reads past the end of a text that is cut within a character, and
+// handles each byte by itself. So it is off, and WriteText checks.
 using JsonBuffer = rapidjson::StringBuffer;
 class JsonWriter : public rapidjson::Writer<JsonBuffer> {
  public:
@@ -39,8 +39,8 @@ struct JsonOutput {
     return writer;
   }
 
-  // Of a long list, moves what is written to `body`, so that the list is never there twice. `done`
-  // of `all` keys are.
+  // Moves the written part of a long list to `body`, so that the list is never in memory twice.
+  // `done` of `all` keys are written.
   void Spill(std::string& body, size_t done, size_t all) {
     if (buffer.GetSize() <= kMaxKeptBuffer) return;
     if (body.empty()) body.reserve(buffer.GetSize() / done * (all + all / 8));
@@ -56,7 +56,7 @@ JsonOutput& Output() {
   return output;
 }
 
-// Whether JSON has a text as it is: printable ASCII without quotes and backslashes.
+// Whether JSON needs no escapes for a text: printable ASCII without quotes and backslashes.
 bool IsPlain(std::string_view text) {
   constexpr uint64_t kOnes = 0x0101010101010101;
   constexpr uint64_t kHighs = 0x80 * kOnes;
@@ -71,7 +71,7 @@ bool IsPlain(std::string_view text) {
   return true;
 }
 
-// False when it is not UTF-8: the body is of no use then.
+// False when the text is not UTF-8; the body is then invalid.
 bool WriteText(JsonWriter& writer, std::string_view text) {
   std::array<char, 128> quoted;
   if (text.size() <= quoted.size() - 2 && IsPlain(text)) {

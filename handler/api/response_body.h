@@ -18,11 +18,11 @@
 
 namespace keys {
 
-// A key of a list, by its position; valid until the next call.
+// Returns a key of a list by its position; valid until the next call.
 using KeyAt = std::function<const ApiKey*(size_t position)>;
 
-// Both replace `body`. False when a text is not UTF-8, which PostgreSQL rules out for a database of
-// that encoding, or a key is null; `body` is then of no use.
+// Both replace `body`. False when a text is not UTF-8, which a database of that encoding rules out,
+// or a key is null; `body` is then invalid.
 bool WriteKeyList(size_t keys, const KeyAt& key_at, std::string& body);
 
 // `over`, where given, becomes `details`: limit, window and reset.

@@ -26,8 +26,8 @@ std::vector<std::string> SplitList(std::string_view list) {
                            "; are special characters of the password percent-encoded?");
 }
 
-// libpq's reason would quote the part that it stumbled over, often one of the password's. Only the
-// name of a query parameter behind the last `@` is none of it.
+// libpq's reason quotes the part that it could not parse, which is often a part of the password.
+// Only the name of a query parameter behind the last `@` cannot be.
 [[noreturn]] void RefuseUnparsed(std::string_view url, std::string_view reason) {
   constexpr std::string_view kParameter = "invalid URI query parameter: \"";
   if (reason.starts_with(kParameter)) {
@@ -50,14 +50,14 @@ bool IsPort(const std::string& port) {
   return std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// A parameter that the session has whatever the URL says, or does not have: of several servers we
-// take the one that is writable, and ask it ourselves.
+// Parameters whose values in the URL are ignored: client_encoding is always UTF8, and the batcher
+// asks each server whether it is writable.
 bool IsOurs(std::string_view keyword) {
   return keyword == "client_encoding" || keyword == "target_session_attrs";
 }
 
-// Unless the URL sets them: a network that forgets idle connections is noticed within 35 s, before
-// a request pays for it, and a host that vanished does not hold sent bytes for minutes.
+// Used unless the URL sets them. An idle connection that the network has dropped is noticed within
+// 35 s, before a request pays for it, and bytes sent to a vanished host do not wait for minutes.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 4> kKeepalives = {{
     {"keepalives_idle", "20"},
     {"keepalives_interval", "5"},
@@ -92,7 +92,7 @@ Conninfo::Conninfo(const std::string& url) {
     if (!is_set) options_.emplace_back(added);
   }
   options_.emplace_back("client_encoding", "UTF8");
-  // What libpq takes for these when the password has a / or an @ in it, and would quote.
+  // A part of a password with a / or an @ ends up here, and libpq's messages would quote it.
   if (!std::all_of(lists[0].begin(), lists[0].end(), IsHost)) Refuse("a host has an @ in it");
   if (!std::all_of(lists[2].begin(), lists[2].end(), IsPort)) Refuse("a port is not a number");
   hosts_.resize(std::max({lists[0].size(), lists[1].size(), size_t{1}}));

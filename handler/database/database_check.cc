@@ -18,13 +18,14 @@ namespace {
 constexpr std::chrono::seconds kMaxStatement{3};
 constexpr char kMaxConnect[] = "3";  // seconds per host, as libpq wants it
 
-// Which backend of which server answers. Poolers hand one connection's transactions to several.
+// Identifies the backend that answers. A transaction pooler uses several for one connection.
 constexpr char kBackend[] =
     "SELECT pg_backend_pid()::text || ' of ' || pg_postmaster_start_time()::text";
 
-// Tables whose rows row security hides, each with the role from whom. The view live_sessions reads
-// with the rights of its owner. What shows every row is a permissive policy whose condition is
-// true, without a restrictive one beside it (CREATE POLICY, "Policies Applied by Command Type").
+// The tables whose rows row security hides, each with the role that cannot see them. The view
+// live_sessions reads with the privileges of its owner. A role sees every row when a permissive
+// policy has the condition `true`, and no restrictive policy has another condition (CREATE POLICY,
+// "Policies Applied by Command Type").
 constexpr char kHiddenTables[] = R"sql(
 WITH needed(schema_name, table_name, command, reader) AS (
     SELECT schema_name, table_name, command, (SELECT oid FROM pg_roles WHERE rolname = current_user)
@@ -79,8 +80,8 @@ class Session {
     return value == nullptr ? "" : value;
   }
 
-  // The first column of the first row; empty without one. Throws what the server says, or that it
-  // says nothing in time.
+  // Runs a statement and returns the first column of its first row; empty when it has no rows.
+  // Throws the server's error, or a timeout.
   std::string Ask(const char* statement, int count = 0, const char* const* parameters = nullptr) {
     if (PQsendQueryParams(connection_.get(), statement, count, nullptr, parameters, nullptr,
                           nullptr, 0) != 1) {
@@ -101,7 +102,7 @@ class Session {
   }
 
  private:
-  // A server's own statement_timeout does not count where a pooler keeps the statement waiting.
+  // The server's statement_timeout does not cover the time that a pooler holds a statement back.
   void AwaitResult(Clock::time_point deadline) {
     while (PQisBusy(connection_.get()) != 0) {
       const auto left =
@@ -125,17 +126,17 @@ void CheckEncoding(const Session& session) {
        " --template=template0 --encoding=UTF8");
 }
 
-// A pooler in transaction mode gives the backend that a connection has just used to the next one
-// that begins a transaction, and then another one to the first.
+// A pooler in transaction mode gives the backend that a connection has just used to the next
+// connection that begins a transaction, and then gives another backend to the first connection.
 bool SharesBackends(Session& session, const std::string& url) {
   const std::string backend = session.Ask(kBackend);
   if (session.Ask(kBackend) != backend) return true;
   Session other(url);
-  if (!other.is_connected()) return false;  // no connection left for it: nothing is shared now
+  if (!other.is_connected()) return false;  // no second connection, so nothing is shared now
   try {
     other.Ask("BEGIN");
     if (other.Ask(kBackend) == backend) return true;
-  } catch (const std::runtime_error&) {  // a pooler in session mode that has no backend left for it
+  } catch (const std::runtime_error&) {  // a pooler in session mode without a second backend
     return false;
   }
   return session.Ask(kBackend) != backend;
@@ -155,7 +156,7 @@ void CheckSight(Session& session) {
 }  // namespace
 
 void CheckDatabase(const std::string& url, const std::string& sql) {
-  const Conninfo conninfo(url);  // before libpq could complain in its own words
+  const Conninfo conninfo(url);  // first, because libpq's messages would quote the URL
   Session session(url);
   if (!session.is_connected()) Fail(session.Message());
   CheckEncoding(session);

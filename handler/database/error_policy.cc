@@ -9,7 +9,7 @@ namespace {
 constexpr ErrorPolicy kPolicies[] = {
     {"08", Action::kReconnect, DatabaseFault::kUnavailable, false},
     {"57P", Action::kReconnect, DatabaseFault::kUnavailable, false},
-    {"25006", Action::kReconnect, DatabaseFault::kUnavailable, false},  // it has become a standby
+    {"25006", Action::kReconnect, DatabaseFault::kUnavailable, false},  // has become a standby
     {"26000", Action::kReprepare, DatabaseFault::kUnavailable},
     {"0A000", Action::kReprepare, DatabaseFault::kUnavailable},
     {"40001", Action::kRetry, DatabaseFault::kUnavailable},

@@ -1,4 +1,4 @@
-// What is done about an error of PostgreSQL, by its SQLSTATE (PostgreSQL, appendix A).
+// What to do about an error of PostgreSQL, by its SQLSTATE (PostgreSQL, appendix A).
 //
 //   SQLSTATE                 action                             if it does not help
 //   none                     reconnect, retry each alone        kUnavailable
@@ -11,9 +11,10 @@
 //   53*                      fail                               kUnavailable
 //   any other                split the batch: each alone        kInternal
 //
-// "Split the batch" is for lookups that were sent together, of which one may be the culprit; it
-// does not help one that was alone. What the server itself announces (57P01 and its kin, 57014) is
-// nobody's fault: such a lookup is retried as often as its deadline allows.
+// "Split the batch" sends each lookup of a batch alone, because one of them may have caused the
+// error. A lookup that was not in a batch fails; only after 55P03 it is first sent once more, with
+// the longer lock_timeout of a lookup sent alone. No lookup causes 08*, 57P*, 25006 and 57014, so
+// after these a lookup is retried as often as its deadline allows.
 #ifndef HANDLER_DATABASE_ERROR_POLICY_H_
 #define HANDLER_DATABASE_ERROR_POLICY_H_
 
@@ -21,7 +22,7 @@
 
 namespace keys {
 
-// Why there is no answer. kTimeout: nothing came before the deadline.
+// Why there is no answer. kTimeout: none arrived before the deadline.
 enum class DatabaseFault { kNone, kUnavailable, kTimeout, kInternal };
 std::string_view Describe(DatabaseFault fault);
 
@@ -34,7 +35,7 @@ struct ErrorPolicy {
   bool may_be_lookup = true;  // whether a lookup may have caused it
 };
 
-// Of an error; an empty SQLSTATE is one that libpq made up because the connection is gone.
+// The policy for an error. Without a SQLSTATE the error is libpq's own: the connection is gone.
 const ErrorPolicy& PolicyFor(std::string_view sqlstate);
 
 }  // namespace keys

@@ -35,8 +35,8 @@ enum Column {
   kColumns
 };
 
-// Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. A length
-// that is not the type's makes the whole reading bad.
+// Reads PostgreSQL's binary values (the *send functions of its source), all big-endian. One value
+// of the wrong length makes good() false for all.
 class BinaryReader {
  public:
   bool good() const { return good_; }
@@ -72,10 +72,10 @@ class BinaryReader {
     return uuid;
   }
 
-  // What follows takes its part off the front of `bytes`.
+  // The functions below consume the front of `bytes`.
 
-  // An array's dimensions, has-null flag, element type, the dimension's length and lower bound. The
-  // number of its elements, each an Element; End() behind the last.
+  // Reads the head of an array: dimensions, has-null flag, element type, length, lower bound.
+  // Returns the number of elements. Read each with Element(), then call End().
   int32_t Array(std::string_view& bytes) {
     const auto dimensions = Take(bytes);
     Take(bytes);

@@ -1,5 +1,5 @@
-// The one statement (sql/list_keys.sql, embedded at build) and its answer as plain data. A key is
-// decoded when it is asked for, so that a long list is in memory once.
+// The one statement (sql/list_keys.sql, embedded at build time) and its result as plain data. Keys
+// are decoded one by one, so that a long list is in memory only once.
 //
 // Errors: none are thrown. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_KEY_LIST_H_
@@ -43,13 +43,13 @@ struct WindowCount {
   DatabaseTime ends;
 };
 
-// What a user was answered, but for the keys themselves.
+// A user's result, without the keys themselves.
 struct KeyList {
   Uuid user;
-  int32_t granted = 0;  // of the requests that waited; 0: over a window, and no keys were read
+  int32_t granted = 0;  // of the waiting requests; 0: over the limit, and no keys were read
   WindowCount minute;
   WindowCount day;
-  DatabaseTime now;  // the database's, at the statement's transaction
+  DatabaseTime now;  // the database's time when the transaction began
   int first_row = 0;
   size_t keys = 0;  // how many
 };
@@ -57,18 +57,18 @@ struct KeyList {
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
 std::string ListKeysStatement(bool check_session);
 
-// The lists in a result. Its memory is used again for the next one.
+// The lists in a result. The memory is reused for the next result.
 class KeyLists {
  public:
-  // Finds each user's list. False when a row is not the statement's: a fault of ours, or a database
-  // that is not ours. The result outlives what is asked of it below.
+  // Finds each user's list. False when a row does not have the statement's form: a bug, or another
+  // service's database. `result` must outlive the use of what the functions below return.
   bool Read(const Result& result);
 
   // One per user whose session is live, in any order.
   const std::vector<KeyList>& lists() const { return lists_; }
 
-  // A key of a list, by its position. Valid until the next call; its texts are the result's. Null
-  // when the row is not the statement's.
+  // A key of a list, by its position. Valid until the next call; its texts point into the result.
+  // Null when the row does not have the statement's form, or names an unknown tier.
   const ApiKey* Key(const KeyList& list, size_t position);
 
  private:

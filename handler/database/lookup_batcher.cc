@@ -8,9 +8,10 @@
 namespace keys {
 namespace {
 
-// Larger results are fetched in smaller batches, to bound their memory.
+// After a larger result, batches are smaller, to bound the memory of results.
 constexpr size_t kMaxResult = 1024 * 1024;
-// A connection that ends sooner without an answer has failed: a server may end each one it accepts.
+// A connection that ends sooner without an answer counts as a failed attempt: a server may end
+// every connection that it accepts.
 constexpr std::chrono::seconds kShortLife{1};
 
 constexpr std::string_view kLockNotAvailable = "55P03";
@@ -53,8 +54,8 @@ void LookupBatcher::Advance(size_t host, Clock::time_point now) {
   if (!attempt.is_configuring) {
     const PgConnection::Progress progress = connection.Continue();
     if (progress == PgConnection::Progress::kUnderWay) return;
-    // The server gives up a little before we do, so that a statement which takes too long ends
-    // there.
+    // The server's timeout is a little shorter than the deadline, so that the server cancels a slow
+    // statement before we stop waiting for it.
     if (progress == PgConnection::Progress::kFailed ||
         !connection.Configure(options_.deadline * 9 / 10, options_.deadline / 16,
                               options_.deadline / 4)) {
@@ -80,8 +81,9 @@ void LookupBatcher::Advance(size_t host, Clock::time_point now) {
   }
 }
 
-// Whatever a pooler between says of it. With the tiers hidden, the statement would run and nobody
-// be signed in.
+// Why this server cannot serve; empty when it can. The server itself is asked, because a pooler may
+// report something else. If row security hid the tiers, the statement would run, but find nobody
+// signed in.
 std::string_view LookupBatcher::ObstacleTo(const Result& configured) {
   if (configured.rows() != 1 || configured.row(0).columns() < 2) return kReadOnly;
   const Row row = configured.row(0);
@@ -100,7 +102,7 @@ void LookupBatcher::FailAttempt(size_t host, std::string_view reason, std::strin
   }
 }
 
-// Makes this attempt the connection.
+// Makes this attempt the connection and ends the others.
 void LookupBatcher::Prepare(size_t host, Clock::time_point now) {
   connection_ = std::move(attempts_[host].connection);
   for (Attempt& attempt : attempts_) attempt = {};
@@ -134,7 +136,7 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
                                Clock::time_point now) {
   assert(state_ != State::kConnecting);
   const std::string server = connection_->server();
-  // The end may have been announced by a notice before it came as an error that libpq made up.
+  // A notice may have announced the end before libpq reported it without a SQLSTATE.
   const std::string announced(sqlstate.empty() ? connection_->announced_end() : sqlstate);
   const bool was_stalled = IsStalled(now);
   const bool may_be_lookup = PolicyFor(announced).may_be_lookup && !was_stalled;
@@ -144,13 +146,13 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
     if (!may_be_lookup) continue;
     is_poison = unanswered.size() == 1 && lookup.alone && lookup.failures > 0;
     ++lookup.failures;
-    lookup.alone = true;  // one of them may be what ends connections
+    lookup.alone = true;  // one of them may have ended the connection
   }
   if (is_poison) {
     ++stats_.poison;
     if (!poison_user_) poison_user_ = unanswered.front().user;
   }
-  // When a second user's lookup ends connections too, it is the server that does.
+  // When the lookup of a second user ends a connection too, the server is the cause.
   const bool is_known_poison = is_poison && *poison_user_ == unanswered.front().user;
   RecordLoss(is_known_poison, was_stalled ? last_progress_ : now, now);
   state_ = State::kConnecting;
@@ -169,7 +171,7 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
   }
 }
 
-// The batch in flight, without the requests that are gone.
+// Takes the batch in flight, without the requests that are gone.
 std::vector<Lookup> LookupBatcher::TakeUnanswered() {
   std::vector<Lookup> lookups;
   if (in_flight_) lookups = std::move(in_flight_->lookups);
@@ -181,7 +183,8 @@ std::vector<Lookup> LookupBatcher::TakeUnanswered() {
   return lookups;
 }
 
-// Tells the policy since when the connection was of no use, or that it never worked.
+// Tells the policy that a working connection was lost, useless since `since`, or that it never
+// worked.
 void LookupBatcher::RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
   if (was_ready && (has_answered_ || is_poison || now - ready_at_ >= kShortLife)) {
@@ -192,7 +195,7 @@ void LookupBatcher::RecordLoss(bool is_poison, Clock::time_point since, Clock::t
   }
 }
 
-// Puts back the lookups that may be sent again, and fails the others; how many were put back.
+// Puts back the lookups that may be sent again, and fails the others. Returns how many it put back.
 size_t LookupBatcher::RetryOrFail(std::vector<Lookup> lookups, DatabaseFault fault,
                                   std::string_view sqlstate, Clock::time_point now) {
   const auto rejected = std::stable_partition(
@@ -254,7 +257,7 @@ void LookupBatcher::OnEvent(Clock::time_point now) {
     return;
   }
   const bool is_open = connection_->Receive();
-  HandleResults(now);  // what came before the end, a FATAL with its SQLSTATE perhaps
+  HandleResults(now);  // also what arrived before the end, perhaps a FATAL with its SQLSTATE
   if (!is_open && connection_) DisconnectWithLibpqError(now);
 }
 
@@ -269,7 +272,7 @@ void LookupBatcher::HandleResults(Clock::time_point now) {
       return Disconnect(result.Message(), result.sqlstate(), now);
     }
     last_progress_ = now;
-    // Its Sync has come: the transaction is over, and committed unless there was an error.
+    // The result's Sync has arrived: the transaction is over, and committed unless it failed.
     if (state_ == State::kPreparing) {
       HandlePrepared(result, now);
     } else if (result.is_good()) {
@@ -305,7 +308,7 @@ void LookupBatcher::HandleRows(const Result& result) {
     }
     return;
   }
-  // The answer holds for the requests that came meanwhile, too.
+  // "No session" and "over the limit" hold for the requests that arrived meanwhile, too.
   for (size_t i = 0; i < lists.size(); ++i) {
     Lookup& lookup = batch.lookups[i];
     std::vector<Waiter> joined;
@@ -325,8 +328,8 @@ void LookupBatcher::HandleRows(const Result& result) {
   }
 }
 
-// Finds each lookup's list by its user; null: no live session. False for a list of nobody who was
-// asked for, or a second one: then this is not our statement's result.
+// Finds each lookup's list by its user; null: no live session. False when a list's user is not in
+// the batch or has two lists: then this is not our statement's result.
 bool LookupBatcher::MatchLists(const Batch& batch, std::vector<const KeyList*>& lists) const {
   const std::vector<Lookup>& lookups = batch.lookups;
   for (const KeyList& list : lists_.lists()) {
@@ -345,7 +348,7 @@ void LookupBatcher::HandleError(const Result& result, Clock::time_point now) {
   assert(in_flight_ && !in_flight_->lookups.empty());
   const std::string sqlstate = result.sqlstate();
   const ErrorPolicy& policy = PolicyFor(sqlstate);
-  // What was in flight ends with the connection.
+  // Disconnect also handles the batch in flight.
   if (policy.action == Action::kReconnect) return Disconnect(result.Message(), sqlstate, now);
   const bool was_alone = in_flight_->lookups.front().alone;
   const bool was_batch = in_flight_->lookups.size() > 1;
@@ -431,7 +434,7 @@ void LookupBatcher::OnTime(Clock::time_point now) {
   } else if (state_ == State::kPreparing && give_up_at_ <= now) {
     Disconnect("no statement prepared within 2 s", {}, now);
   } else if (IsStalled(now)) {
-    // statement_timeout is shorter than the deadline, so a server that is alive would have spoken.
+    // statement_timeout is shorter than the deadline, so a live server would have answered by now.
     Disconnect("the server is silent", {}, now);
   }
   if (circuit_is_open(now) && !queue_.empty()) {

@@ -10,23 +10,24 @@
 //   kPreparing   connection_ has no statement yet; nothing is in flight.
 //   kReady       connection_ has it; in_flight_ is the batch that was sent, at most one.
 //
-// Batching   Lookups that come while a batch is in flight and answered are the next batch: one per
-//            user, as many as kMaxBatch, fewer while results are large.
+// Batching   Lookups that arrive while a batch is in flight, or while its results are handled, are
+//            the next batch: one per user, at most kMaxBatch, fewer while results are large.
 // Joining    One lookup answers every request of its session. When it finds no session, or finds
-//            the user over the limit, it also answers the requests that came meanwhile.
-// Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, and once only
-//            after an error that it may have caused. A request is never sent past its deadline. One
-//            whose transaction had committed when the connection broke is counted again by a retry.
+//            the user over the limit, it also answers the requests that arrived meanwhile.
+// Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, but only once
+//            after an error that it may have caused. A request is never sent past its deadline. If
+//            the transaction had committed when the connection broke, the retry counts it again.
 // Poison     A lookup that ends the connection even when it is sent alone fails, and does not count
 //            as an outage: nobody else is refused for it.
 // Timeouts   statement_timeout is 9/10 of the deadline. lock_timeout is 1/16 of it for a batch,
-//            because its members hold each other's counts, and 1/4 for a lookup sent alone. When
-//            that fails, all waiting lookups of the user fail. A server that answers nothing for a
-//            whole deadline is frozen or unreachable: the batcher gives the connection up.
+//            because a batch that waits for one user's row lock holds those of its other users, and
+//            1/4 for a lookup sent alone. When that fails, all waiting lookups of the user fail. A
+//            server that answers nothing for a whole deadline is frozen or unreachable: the batcher
+//            disconnects.
 //
-// Nothing here blocks. Errors: none are thrown after the constructor, which throws
-// std::runtime_error for a URL that libpq cannot parse. Thread rule: one thread. The callback calls
-// nothing here.
+// Nothing here blocks, except libpq when it resolves a host name (pg_connection.h). Errors: none
+// are thrown after the constructor, which throws std::runtime_error for a URL that libpq cannot
+// parse. Thread rule: one thread. The callback must not call the batcher.
 #ifndef HANDLER_DATABASE_LOOKUP_BATCHER_H_
 #define HANDLER_DATABASE_LOOKUP_BATCHER_H_
 
@@ -66,7 +67,7 @@ class LookupBatcher {
   static constexpr size_t kMaxWaiting = 4096;  // requests; beyond, they are refused
 
   // Answers the requests that wait for one lookup. The first `result.list->granted` of them are
-  // granted, in this order, also those that are `gone`: they are counted, and need no answer.
+  // granted, in this order, including those that are `gone`: they are counted, but need no answer.
   using Answered = std::function<void(std::span<const Waiter> waiters, const LookupResult& result)>;
 
   struct Options {
@@ -75,7 +76,7 @@ class LookupBatcher {
     std::chrono::milliseconds deadline{2000};
     int epoll = -1;  // the sockets' events are registered here, under `tag`; outlives this
     uint64_t tag = 0;
-    uint32_t seed = 0;  // of the pauses' jitter
+    uint32_t seed = 0;  // of the jitter of pauses
   };
   struct Stats {
     int64_t connects = 0;    // connections that became ready
@@ -89,22 +90,23 @@ class LookupBatcher {
   LookupBatcher(const LookupBatcher&) = delete;
   LookupBatcher& operator=(const LookupBatcher&) = delete;
 
-  // Takes a request, for Send. `answered` is called exactly once for each that is not cancelled,
-  // possibly before this returns.
+  // Queues a request for Send. Calls `answered` exactly once for each request that is not
+  // cancelled, possibly before this returns.
   void Submit(uint64_t request, const Uuid& user, const Uuid& session, Clock::time_point now);
 
-  // The client is gone: a request that was not sent yet is not sent, its answer goes nowhere.
+  // The client is gone: a request that waits is not sent, and one that was sent is not answered.
   void Cancel(uint64_t request);
 
   // A socket is ready.
   void OnEvent(Clock::time_point now);
-  // Time has passed, and lookups may have come: call both once per turn.
+  // Call both once per turn of the event loop: OnTime handles deadlines and timeouts, Send sends
+  // the next batch.
   void OnTime(Clock::time_point now);
   void Send(Clock::time_point now);
-  // When OnTime has something to do next that cannot wait for a second.
+  // When OnTime must be called next.
   Clock::time_point NextTime() const;
 
-  // Another process has connected: an attempt may succeed now.
+  // Another process has connected: tries to connect now.
   void OnSiblingConnected(Clock::time_point now);
 
   bool connected() const { return state_ == State::kReady; }
@@ -114,8 +116,8 @@ class LookupBatcher {
 
  private:
   enum class State { kConnecting, kPreparing, kReady };
-  // An attempt to connect to one host: first libpq's part, then our settings and what the server
-  // is.
+  // An attempt to connect to one host: libpq connects, then PgConnection::Configure sets up the
+  // session and asks what the server is.
   struct Attempt {
     std::unique_ptr<PgConnection> connection;  // null: none is under way
     bool is_configuring = false;
@@ -124,7 +126,7 @@ class LookupBatcher {
   struct Batch {
     std::vector<Lookup> lookups;  // by user
     Clock::time_point sent_at{};
-    Clock::time_point deadline = Clock::time_point::max();  // the first of its requests'
+    Clock::time_point deadline = Clock::time_point::max();  // of its most urgent request
   };
 
   void Connect(Clock::time_point now);
@@ -164,13 +166,13 @@ class LookupBatcher {
   std::optional<Batch> in_flight_;            // kReady
   size_t max_batch_ = kMaxBatch;              // fewer while the results are large
   int statement_ = 0;                         // number of the newest preparation
-  bool has_answered_ = false;                 // this connection, since it is ready
+  bool has_answered_ = false;                 // a lookup, on this connection
   std::optional<Uuid> poison_user_;           // the first one since a lookup was answered
-  bool was_connected_ = false;                // a connection was logged in this outage
-  Clock::time_point give_up_at_{};            // kPreparing: when it has failed
+  bool was_connected_ = false;                // logged since the last loss
+  Clock::time_point give_up_at_{};            // kPreparing: when the preparation has failed
   Clock::time_point ready_at_{};              // kReady: since then
   Clock::time_point last_progress_{};         // kPreparing, kReady
-  KeyLists lists_;                            // reused
+  KeyLists lists_;                            // of the last result
   Stats stats_;
 };
 

@@ -48,7 +48,7 @@ void LookupQueue::PutBack(std::vector<Lookup> lookups) {
       turn.lookups.erase(joined);
       --lookups_;
     }
-    // A user who has come again meanwhile moves to the front, too.
+    // The turn of a user who has sent more requests meanwhile moves to the front, too.
     const auto position = by_user_.at(lookup.user);
     turns_.splice(first, turns_, position);
     turn.lookups.push_front(std::move(lookup));

@@ -1,9 +1,9 @@
-// The lookups that wait for the database: one per session, joined by every request of that session,
-// and which of them may be sent together.
+// The lookups that wait for the database, and which of them are sent together. There is one lookup
+// per session; every request of the session joins it.
 //
-// A batch takes one lookup per user, users in turn: a user with more lookups (other sessions) goes
-// behind the others. A lookup that is `alone` is a batch by itself. So every user waits for one
-// batch at most, however many requests another user has waiting.
+// A batch takes one lookup per user. Users take turns: a user with more lookups (other sessions)
+// goes behind the others. A lookup that is `alone` is a batch by itself. So no user waits longer
+// because another user has many requests waiting.
 //
 // Pure data: no socket, no clock. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_LOOKUP_QUEUE_H_
@@ -23,19 +23,19 @@
 
 namespace keys {
 
-// One request that waits, by the name that its transport gave it.
+// One waiting request, by the id that its transport gave it.
 struct Waiter {
   uint64_t request = 0;
   Clock::time_point deadline{};
-  bool gone = false;  // answered or cancelled after its lookup was sent: it was counted
+  bool gone = false;  // answered or cancelled after its lookup was sent, so it is counted
 };
 
 struct Lookup {
   Uuid user;
   Uuid session;
   std::vector<Waiter> waiters;  // in the order of their arrival, and so of their deadlines
-  int failures = 0;             // sends that failed in a way that this lookup may have caused
-  bool alone = false;           // it is to be sent without others
+  int failures = 0;             // failed sends that this lookup may have caused
+  bool alone = false;           // send it without others
 };
 
 class LookupQueue {
@@ -44,14 +44,14 @@ class LookupQueue {
   size_t lookups() const { return lookups_; }
   size_t requests() const { return requests_; }
 
-  // A request joins the lookup of its session, or begins one behind all other users.
+  // Adds a request to the lookup of its session. A user without a turn goes behind all others.
   void Push(const Uuid& user, const Uuid& session, const Waiter& waiter);
 
-  // Lookups that were sent and are to be sent again: before all others, in their order, since they
-  // have waited longest. Each takes along the requests of its session that came meanwhile.
+  // Puts lookups that must be sent again before all others, in their order, because they have
+  // waited longest. The requests of their sessions that arrived meanwhile join them.
   void PutBack(std::vector<Lookup> lookups);
 
-  // The next batch, in the order of its users: at most `most` lookups, at least one unless empty.
+  // Takes the next batch, sorted by user: at most `most` lookups, at least one unless empty.
   std::vector<Lookup> Take(size_t most);
 
   // Takes out the lookup of a session, or all lookups of a user.
@@ -62,7 +62,7 @@ class LookupQueue {
   // Takes out the requests whose deadline has come.
   std::vector<Waiter> TakeExpired(Clock::time_point now);
 
-  // A request is gone. Does nothing when it does not wait here.
+  // Removes a request whose client is gone. Does nothing when it does not wait here.
   void Cancel(uint64_t request);
 
   // No deadline comes before this; max() when empty. TakeExpired makes it exact.
@@ -82,11 +82,11 @@ class LookupQueue {
   };
   using Turns = std::list<Turn>;
 
-  // A user's turn; a new one, `before` which it is placed, when the user has none.
+  // The user's turn; when there is none, a new one, inserted at `before`.
   Turn& TurnOf(const Uuid& user, Turns::iterator before);
-  // Takes the first lookup; its turn goes behind the others, or away when it was the last.
+  // Takes a turn's first lookup. Moves the turn behind the others, or removes it when it is empty.
   Lookup TakeFirst(Turns::iterator turn);
-  // Takes out the requests for which `wanted` is true, of the turns from `from` up to `to`.
+  // Takes the requests for which `wanted` is true out of the turns [from, to).
   template <typename Wanted>
   std::vector<Waiter> Extract(Turns::iterator from, Turns::iterator to, Wanted wanted);
 

@@ -23,8 +23,8 @@ void AppendInt32(std::string& bytes, uint32_t value) {
   for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
 }
 
-// The head of an array in binary format: dimensions, has-null flag, element type, length, lower
-// bound. Each element follows behind its size.
+// Writes the head of an array in binary format: dimensions, has-null flag, element type, length,
+// lower bound. The elements follow, each after its size.
 void BeginArray(std::string& bytes, uint32_t type, size_t length) {
   bytes.clear();
   for (const uint32_t word : {1u, 0u, type, static_cast<uint32_t>(length), 1u}) {
@@ -64,7 +64,7 @@ void PgConnection::Close::operator()(PGconn* connection) const {
   PQfinish(connection);
 }
 
-// What the server says unasked, why it ends a connection above all. libpq would print it raw.
+// Logs the server's notices, above all why it ends a connection. libpq would print them to stderr.
 void PgConnection::OnNotice(void* self, const PGresult* notice) {
   const char* const field = PQresultErrorField(notice, PG_DIAG_SQLSTATE);
   const std::string_view state = field == nullptr ? "" : field;
@@ -73,7 +73,7 @@ void PgConnection::OnNotice(void* self, const PGresult* notice) {
       {{"sqlstate", state}, {"text", OneLine(PQresultErrorMessage(notice))}});
 }
 
-// PQconnectPoll takes a call for the news that the socket is ready.
+// Whether PQconnectPoll may be called: it takes a call to mean that the socket is ready.
 bool PgConnection::IsReady() const {
   pollfd socket{.fd = watched_,
                 .events = static_cast<short>((watched_events_ & EPOLLIN) != 0 ? POLLIN : POLLOUT),
@@ -86,10 +86,10 @@ PgConnection::Progress PgConnection::Continue() {
   if (PQstatus(connection) == CONNECTION_BAD) return Progress::kFailed;
   const bool is_new = watched_ < 0;
   if (!is_new && !IsReady()) return Progress::kUnderWay;
-  // PQconnectStart says: as if it had returned PGRES_POLLING_WRITING.
+  // libpq's documentation: behave at first as if PQconnectPoll had returned this.
   const auto wants = is_new ? PGRES_POLLING_WRITING : PQconnectPoll(connection);
   if (wants == PGRES_POLLING_READING || wants == PGRES_POLLING_WRITING) {
-    watched_ = -1;  // it may be another socket under the same number
+    watched_ = -1;  // it may be a new socket with the same number
     Watch(wants == PGRES_POLLING_READING ? EPOLLIN : EPOLLOUT);
     return watched_ < 0 ? Progress::kFailed : Progress::kUnderWay;
   }
@@ -123,7 +123,7 @@ bool PgConnection::Prepare(int statement, const std::string& sql) {
 }
 
 bool PgConnection::Send(int statement, const std::vector<Lookup>& lookups) {
-  if (lookups.front().alone) {  // no Sync between them: for this transaction
+  if (lookups.front().alone) {  // no Sync between the two statements: one transaction
     const char* const value[] = {lock_alone_.c_str()};
     if (PQsendQueryParams(connection_.get(), "SELECT set_config('lock_timeout', $1, true)", 1,
                           nullptr, value, nullptr, nullptr, 1) != 1) {
@@ -172,8 +172,8 @@ PgConnection::Next PgConnection::TakeResult(Result& result) {
     Result got(raw);
     const ExecStatusType status = PQresultStatus(raw);
     const bool is_end = status == PGRES_FATAL_ERROR && PQstatus(connection) == CONNECTION_BAD;
-    if (unanswered_ == 0 || is_end) {  // nobody asked: the server tells us that it is going away
-      // The server's own FATAL came first, with its SQLSTATE; libpq adds what it makes of the end.
+    if (unanswered_ == 0 || is_end) {  // an unrequested result announces the end, too
+      // The server's own FATAL, with its SQLSTATE, comes before libpq's error about the end.
       result = std::move(coming_ && !coming_.is_good() ? coming_ : got);
       return Next::kEnd;
     }
@@ -182,7 +182,7 @@ PgConnection::Next PgConnection::TakeResult(Result& result) {
       result = std::move(coming_);
       return Next::kResult;
     }
-    // Of what came with one Sync the last, which is the statement's, or the error that ended it.
+    // Of the results before one Sync, keep the last, which is the statement's, or the first error.
     if (!coming_ || coming_.is_good()) coming_ = std::move(got);
   }
   return Next::kNothing;

@@ -1,5 +1,5 @@
-// What PostgreSQL answers: a result, its rows, and the words of an error. Only pg_result,
-// pg_connection, conninfo and database_check know libpq.
+// A result of PostgreSQL: its rows, or its error. Only pg_result, pg_connection, conninfo and
+// database_check use libpq.
 //
 // Errors: none are thrown. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_PG_RESULT_H_
@@ -30,11 +30,11 @@ class Result {
   Result() = default;
   explicit Result(pg_result* owned) : result_(owned) {}
 
-  bool is_good() const;  // rows, perhaps none; else an error
+  bool is_good() const;  // has rows, perhaps none, and no error
   int rows() const;
   Row row(int number) const { return {result_.get(), number}; }
   size_t memory() const;         // bytes
-  std::string sqlstate() const;  // of an error; empty when libpq made it up
+  std::string sqlstate() const;  // of an error; empty when it is libpq's own
   std::string Message() const;   // of an error, in one line
   explicit operator bool() const { return result_ != nullptr; }
 
@@ -45,11 +45,11 @@ class Result {
   std::unique_ptr<pg_result, Clear> result_;
 };
 
-// libpq's message in one line, without the parts that only PostgreSQL's programmers read.
+// libpq's message in one line, without the lines that name a place in PostgreSQL's source.
 std::string OneLine(const char* message);
 
-// The SQLSTATE in a message of a failed attempt to connect, which Conninfo::StartConnect asks for:
-// libpq has no other way to tell. Empty when there is none: the server did not get to speak.
+// The SQLSTATE in the message of a failed connection attempt. libpq has no other way to tell it;
+// Conninfo::StartConnect makes the messages verbose. Empty when the server did not answer.
 std::string_view SqlStateIn(std::string_view message);
 
 }  // namespace keys

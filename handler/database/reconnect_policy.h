@@ -1,11 +1,11 @@
-// When to connect, whether lookups wait for a connection, and what is worth a line in the log.
+// When to connect, whether lookups wait for a connection, and which failures to log.
 //
 // An outage begins when a connection is lost and ends when a lookup has been answered. Lookups wait
 // for a connection while the outage is shorter than `patience`; then the circuit is open and they
-// are refused at once. Attempts go on all the time: at once after a loss, then after pauses of 10,
-// 20, 50 and each 100 ms, of which up to a half is taken off at random, so that processes do not
-// come together. A server that refuses the login (SQLSTATE class 28) is asked after 5 s, then twice
-// as long each time up to a minute: servers ban clients that insist.
+// are refused at once. Attempts never stop: the first follows a loss at once, the next ones follow
+// pauses of 10, 20, 50 and then always 100 ms. Jitter shortens each pause by up to a half, so that
+// processes do not connect all at once. After a refused login (SQLSTATE class 28) the pause is 5 s
+// and doubles each time up to a minute, because servers ban clients that insist.
 //
 // Pure arithmetic: no socket, no clock. Thread rule: one thread.
 #ifndef HANDLER_DATABASE_RECONNECT_POLICY_H_
@@ -33,7 +33,7 @@ class ReconnectPolicy {
   static constexpr std::chrono::seconds kMaxLoginPause{60};
   static constexpr size_t kMaxReasons = 16;  // logged per outage
 
-  // The process starts in an outage. `seed` is that of the jitter.
+  // The process starts in an outage. `seed` is for the jitter.
   ReconnectPolicy(std::chrono::milliseconds patience, Clock::time_point now, uint32_t seed);
 
   // When to make the next attempt.
@@ -45,16 +45,16 @@ class ReconnectPolicy {
   bool CircuitIsOpen(Clock::time_point now) const { return circuit_opens_at() <= now; }
   Clock::time_point circuit_opens_at() const;
 
-  // A connection that had answered is over; it was of no use since `since`.
+  // A working connection is lost; it has been useless since `since`.
   void OnLost(Clock::time_point since, Clock::time_point now);
-  // An attempt has failed, or a connection before it had answered anything.
+  // An attempt has failed, or a connection has ended soon, without an answer.
   void OnConnectFailed(std::string_view sqlstate, Clock::time_point now);
   // A lookup was answered: the outage, if there was one, is over.
   void OnSuccess();
-  // Somebody else has connected: try now, unless an attempt was made just before.
+  // Another process has connected: make the next attempt now.
   void OnSiblingConnected(Clock::time_point now);
 
-  // Whether a reason for a failed attempt is new in this outage, and so is to be logged.
+  // Whether to log this reason of a failure: it is new in this outage, and not over kMaxReasons.
   bool ShouldLog(std::string_view reason);
 
  private:

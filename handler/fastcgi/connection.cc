@@ -22,13 +22,13 @@ struct FastCgi::Connection {
   int fd = -1;
   uint64_t tag = 0;  // tells this connection from an earlier one on the same fd
   State state = State::kIdle;
-  Clock::time_point since{};  // of the state; kSending: of the last progress
-  bool used = false;          // a request has come over it
-  bool close_after = false;   // the peer does not keep the connection
+  Clock::time_point since{};  // start of the state; kSending: time of the last progress
+  bool used = false;          // has carried a request
+  bool close_after = false;   // the peer does not want to keep the connection
 
   // kAnswering, kSending
   RequestId request = 0;
-  uint16_t fcgi_id = 0;  // the peer's number of it
+  uint16_t fcgi_id = 0;  // the peer's id of the request
 
   // kSending
   Clock::time_point answered_at{};
@@ -46,18 +46,18 @@ constexpr uint32_t kConnectionEvents = EPOLLIN | EPOLLRDHUP | EPOLLET;
 constexpr size_t kSpareDescriptors = 32;  // database, key files, …
 constexpr size_t kMaxConnections = 4096;
 
-// libfcgi's part of a request, and all that touches what fcgiapp.h calls private: `ipcFd`,
-// `keepConnection`, `detached`. tests/unit/fastcgi and tests/faults would notice a library that
-// took them differently.
+// A request as libfcgi parses it. The only code that uses what fcgiapp.h calls private: `ipcFd`,
+// `keepConnection`, `detached`. tests/unit/fastcgi and tests/faults fail with a libfcgi that treats
+// them differently.
 class LibfcgiRequest {
  public:
-  // Parses the request whose bytes have all come over `fd`, which stays open, unless they are no
-  // good: then libfcgi has closed it. A body is read and dropped.
+  // Parses a request whose bytes have all arrived on `fd`. `fd` stays open, unless the request is
+  // not good: then libfcgi has closed it. A body is read and discarded.
   explicit LibfcgiRequest(int fd) {
     FCGX_InitRequest(&request_, -1, 0);
     request_.ipcFd = fd;
-    request_.keepConnection = 1;  // nothing is closed before it is parsed
-    request_.detached = 1;        // should libfcgi close it after all, it does not linger
+    request_.keepConnection = 1;  // so that libfcgi closes nothing before it has parsed
+    request_.detached = 1;        // so that libfcgi does not linger when it closes after all
     is_good_ = FCGX_Accept_r(&request_) == 0;
     if (!is_good_) return;
     char dropped[4096];
@@ -81,7 +81,7 @@ class LibfcgiRequest {
   bool is_good_ = false;
 };
 
-// Writes what is left of a response, as much as the socket takes. False: the peer is gone.
+// Writes as much of the rest of a response as the socket takes. False: the peer is gone.
 bool Write(int fd, ResponseFrame& frame, size_t& sent) {
   while (sent < frame.size()) {
     const std::span<const iovec> pieces = frame.Pieces(sent);
@@ -116,7 +116,7 @@ FastCgi::FastCgi(int listener, int epoll, uint64_t listener_tag, Events events, 
       metrics_(metrics),
       max_connections_(MaxConnections()),
       peeked_(kMaxRequestLength + 1) {
-  FCGX_Init();  // installs signal handlers, which server.cc takes back
+  FCGX_Init();  // installs signal handlers, which server.cc replaces
   fcntl(listener_, F_SETFL, fcntl(listener_, F_GETFL) | O_NONBLOCK);
   SetAccepting(true);
 }
@@ -190,7 +190,7 @@ void FastCgi::OnEvent(uint64_t tag, uint32_t events, Clock::time_point now) {
   switch (connection->state) {
     case State::kIdle:
     case State::kReading:
-      // Nobody waits for the answer to what a peer sent before it left.
+      // Drop what a peer sent before it left: nobody waits for the response.
       if (is_gone) {
         char byte = 0;
         const bool had_sent = recv(connection->fd, &byte, 1, MSG_PEEK) == 1;
@@ -244,7 +244,7 @@ void FastCgi::Read(Connection& connection, Clock::time_point now) {
   }
 }
 
-// All bytes of a request are there: libfcgi parses them without waiting.
+// All bytes of the request have arrived, so libfcgi parses them without waiting.
 void FastCgi::Serve(Connection& connection, Clock::time_point now) {
   const LibfcgiRequest parsed(connection.fd);
   if (!parsed.is_good()) {
@@ -292,7 +292,7 @@ bool FastCgi::Respond(RequestId id, std::string_view head, std::string_view body
   return true;
 }
 
-// What the peer has not taken leaves later.
+// Keeps the unsent part of a response, which Continue sends.
 void FastCgi::Keep(Connection& connection, std::string_view head, std::string_view body,
                    std::shared_ptr<const std::string> owner, Clock::time_point now) {
   connection.text.reserve(head.size() + (owner ? 0 : body.size()));
@@ -311,7 +311,7 @@ void FastCgi::Keep(Connection& connection, std::string_view head, std::string_vi
   Watch(connection, EPOLL_CTL_MOD, kConnectionEvents | EPOLLOUT);
 }
 
-// More of an answer, as much as the socket takes.
+// Sends as much of the rest of a response as the socket takes.
 void FastCgi::Continue(Connection& connection, Clock::time_point now) {
   assert(connection.state == State::kSending);
   ResponseFrame frame(connection.fcgi_id, connection.head, connection.body);
@@ -330,7 +330,7 @@ void FastCgi::Continue(Connection& connection, Clock::time_point now) {
   Finish(connection, now);
 }
 
-// The memory of an answer, sent or not.
+// Releases the memory of a response, sent or not.
 void FastCgi::Release(Connection& connection) {
   unsent_ -= connection.unsent;
   connection.unsent = 0;
@@ -339,7 +339,7 @@ void FastCgi::Release(Connection& connection) {
   std::string().swap(connection.text);
 }
 
-// The answer has left.
+// The response is sent.
 void FastCgi::Finish(Connection& connection, Clock::time_point now) {
   connection.state = State::kIdle;
   connection.since = now;
@@ -368,7 +368,7 @@ void FastCgi::OnTime(Clock::time_point now) {
       Log(Level::kWarning, "fastcgi_timeout",
           {{"state", place->state == State::kReading ? "reading" : "sending"}});
     }
-    // A client that is slow to take its answer is nobody's error.
+    // A client that reads its response slowly breaks no protocol.
     if (place->state == State::kReading) metrics_.Add(Counter::kProtocolErrors);
     Close(*place);
   }
@@ -380,9 +380,9 @@ void FastCgi::Drain(Clock::time_point now) {
   SetAccepting(false);
   for (const auto& place : by_fd_) {
     if (!place || place->fd < 0) continue;
-    // A request may have come since epoll last spoke: it is served; nginx asks another process for
-    // one that comes later, since nothing of it was read. It does so only on a connection that it
-    // had kept: a new one, whose first request is on its way, stays open for it.
+    // Serve a request that has arrived since the last epoll_wait. One that arrives later is unread
+    // when we close, so nginx sends it to another process. nginx does so only for a connection that
+    // it had kept: a new connection stays open for its first request, which is on its way.
     if (place->state == State::kIdle) Read(*place, now);
     if (place->fd >= 0 && place->state == State::kIdle && place->used) Close(*place);
   }

@@ -1,9 +1,9 @@
-// Looks over the bytes of one FastCGI request before libfcgi reads them, so that libfcgi never
-// waits for a byte and never sees a length that it should not believe.
+// Checks the bytes of one FastCGI request before libfcgi reads them, so that libfcgi never waits
+// for a byte and never parses an unchecked length.
 //
 // A request is exactly: BEGIN_REQUEST (responder), PARAMS… and an empty PARAMS, STDIN… and an empty
-// STDIN, all of one id, and nothing after it until it is answered (no multiplexing). The names and
-// values of the parameters lie within the parameters. All of it within kMaxRequestLength.
+// STDIN, all of one id, and nothing after it until it is answered (no multiplexing). No name or
+// value reaches beyond the end of the parameters. A request has at most kMaxRequestLength bytes.
 // Source: FastCGI Specification 1.0, sections 3.3, 3.4, 5.1, 5.2, 5.3.
 #ifndef HANDLER_FASTCGI_REQUEST_FRAME_H_
 #define HANDLER_FASTCGI_REQUEST_FRAME_H_
@@ -13,13 +13,13 @@
 
 namespace keys {
 
-// nginx sends the parameters as one record of 64 KB at most: that, twice over.
+// nginx sends the parameters as one record of at most 64 KB. This is twice as much.
 inline constexpr size_t kMaxRequestLength = 128 * 1024;
 
 enum class RequestState {
-  kIncomplete,  // good so far
+  kIncomplete,  // valid so far
   kComplete,
-  kMalformed,  // or too long: more bytes cannot make it good
+  kMalformed,  // or too long: more bytes cannot make it valid
 };
 
 RequestState CheckRequest(std::string_view bytes);

@@ -27,14 +27,14 @@ size_t ResponseFrame::size() const {
   return content() + records * kHeader + kEnd;
 }
 
-// What of `bytes` lies behind the first `skipped` of them.
+// Adds `bytes` without the first `skipped` of them.
 void ResponseFrame::Add(std::string_view bytes, size_t skipped) {
   if (skipped >= bytes.size()) return;
   bytes.remove_prefix(skipped);
   pieces_[count_++] = {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
 }
 
-// The record of this number, behind the first `skipped` of its bytes.
+// Adds the record of this number without its first `skipped` bytes.
 void ResponseFrame::AddRecord(size_t number, size_t skipped) {
   const size_t begin = number * kMaxContent;
   const size_t end = std::min(begin + kMaxContent, content());

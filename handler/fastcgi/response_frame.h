@@ -1,6 +1,6 @@
-// A CGI response as FastCGI puts it on the wire: STDOUT records of 65,528 bytes, the last one
-// shorter, an empty one, END_REQUEST. Nothing is copied: a writer gets the pieces that begin at any
-// byte, for writev(2).
+// A CGI response in FastCGI's wire format: STDOUT records of 65,528 bytes, of which the last may be
+// shorter, an empty STDOUT record, END_REQUEST. Nothing is copied: Pieces returns the response from
+// any byte on, for sendmsg(2).
 //
 // Source: FastCGI Specification 1.0, sections 3.3, 5.3, 5.5. Thread rule: any.
 #ifndef HANDLER_FASTCGI_RESPONSE_FRAME_H_
@@ -20,9 +20,9 @@ class ResponseFrame {
  public:
   static constexpr size_t kHeader = 8;
   static constexpr size_t kMaxContent = 65528;  // so that a full record is 64 KB with its header
-  static constexpr size_t kMaxRecords = 16;     // that one call of Pieces describes
+  static constexpr size_t kMaxRecords = 16;     // per call of Pieces
 
-  // The response is `head` and then `body`, which outlive this. `id` is the one of the peer's
+  // The response is `head` and then `body`, which outlive this. `id` is the peer's id of the
   // request.
   ResponseFrame(uint16_t id, std::string_view head, std::string_view body)
       : id_(id), head_(head), body_(body) {}
@@ -30,8 +30,8 @@ class ResponseFrame {
   // Bytes on the wire.
   size_t size() const;
 
-  // The bytes from `offset` on, which is below size(): all of them, or as many as kMaxRecords
-  // records hold. Valid until the next call.
+  // The bytes from `offset` on: all of them, or as many as kMaxRecords records hold. Valid until
+  // the next call. REQUIRES: offset < size().
   std::span<const iovec> Pieces(size_t offset);
 
  private:
