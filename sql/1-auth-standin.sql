@@ -1,6 +1,6 @@
--- A stand-in for the two tables of Supabase's `auth` schema that the statement reads, with just the
--- columns it reads, for databases that are not a Supabase project's. Where auth.users exists already
--- this file changes nothing. Types and names: github.com/supabase/auth, migrations.
+-- A stand-in for the two tables of Supabase's `auth` schema that the statement reads, with just the columns that it
+-- reads, for a database outside Supabase. If auth.users exists already, this file changes nothing.
+-- Types and names: github.com/supabase/auth, migrations.
 SELECT to_regclass('auth.users') IS NULL AS standin_wanted \gset
 \if :standin_wanted
 BEGIN;

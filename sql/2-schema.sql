@@ -1,10 +1,10 @@
--- The tables of the service. Can be applied again: it creates tables that are missing and never drops one. A column
--- that comes later is an ALTER TABLE … ADD COLUMN IF NOT EXISTS behind its table.
+-- The tables of the service. Can be applied again: it creates missing tables and never drops one. To add a column
+-- later, write ALTER TABLE … ADD COLUMN IF NOT EXISTS after its table.
 --
--- Row security is on for every table, with policies for the roles of the service alone, from the transaction that
--- makes the table: other roles see no row, whatever they are granted (Supabase grants new tables to everybody's
--- anon), and the service sees its rows, whoever switches row security on. The owner, superusers and roles with
--- BYPASSRLS pass. A role of your own that writes api_keys or accounts needs a policy beside its grant.
+-- The transaction that creates a table also enables its row security, with policies for the service's roles only.
+-- Other roles see no rows, whatever they are granted (Supabase grants new tables to the public role anon), and the
+-- service sees its rows even where an event trigger enables row security. The owner, superusers and roles with
+-- BYPASSRLS bypass it. A role of your own that writes api_keys or accounts needs a policy besides its grant.
 SELECT to_regrole('keys_owner') IS NULL AS owner_wanted,
     to_regrole('keys_runtime') IS NULL AS runtime_wanted,
     to_regrole('keys_sweeper') IS NULL AS sweeper_wanted \gset
@@ -60,7 +60,7 @@ CREATE TABLE IF NOT EXISTS public.accounts (
     tier text NOT NULL DEFAULT 'free' CONSTRAINT accounts_tier_exists REFERENCES public.tiers,
     created_at timestamptz NOT NULL DEFAULT now()
 );
--- For the foreign key, and to count the users of a tier. Unique as user_id is.
+-- For the foreign key, and to count the users of a tier. Unique because user_id is unique.
 CREATE UNIQUE INDEX IF NOT EXISTS accounts_of_tier ON public.accounts (tier, user_id);
 ALTER TABLE public.accounts ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS accounts_for_the_service ON public.accounts;
@@ -97,7 +97,7 @@ CREATE TABLE IF NOT EXISTS public.api_keys (
 );
 -- The order of the list comes from this index; nothing is sorted.
 CREATE INDEX IF NOT EXISTS api_keys_listed ON public.api_keys (user_id, created_at, id);
--- For the foreign key, and to count the keys of a tier. Unique as id is.
+-- For the foreign key, and to count the keys of a tier. Unique because id is unique.
 CREATE UNIQUE INDEX IF NOT EXISTS api_keys_of_tier ON public.api_keys (tier, id);
 ALTER TABLE public.api_keys ENABLE ROW LEVEL SECURITY;
 DROP POLICY IF EXISTS api_keys_for_the_service ON public.api_keys;
@@ -116,9 +116,9 @@ COMMENT ON COLUMN public.api_keys.created_at IS 'When the key was made; keys are
 COMMENT ON COLUMN public.api_keys.expires_at IS 'The key stops working then; null: no end set';
 COMMENT ON COLUMN public.api_keys.revoked_at IS 'The owner ended the key then; null: not revoked';
 
--- UNLOGGED: a count is not worth a disk write. After a crash of the database it is empty and every
--- window begins anew; a standby has no copy. Half-empty pages keep each count's next version on the
--- page of its last (a HOT update: the index is not touched, dead versions go at the next visit).
+-- UNLOGGED: a count is not worth a disk write. After a crash of the database the table is empty and every window
+-- begins anew; a standby has no copy. Pages are filled to a half, so that a new version of a row fits on the page of
+-- the old one (a HOT update: it writes no index entry, and the next access to the page prunes dead versions).
 CREATE UNLOGGED TABLE IF NOT EXISTS public.request_counts (
     user_id uuid CONSTRAINT request_counts_pkey PRIMARY KEY,
     minute_ends timestamptz NOT NULL,
@@ -129,7 +129,8 @@ CREATE UNLOGGED TABLE IF NOT EXISTS public.request_counts (
     day_limit integer NOT NULL,
     granted integer NOT NULL
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.2);
--- A table of version 1.0.0 counts one request per statement; its processes go on doing so until they are replaced.
+-- The table of version 1.0.0 has `admitted` instead of `granted`. Its processes go on writing `admitted` until they are
+-- replaced; the new ones do not know it, so it needs a default.
 ALTER TABLE public.request_counts ADD COLUMN IF NOT EXISTS granted integer NOT NULL DEFAULT 0;
 DO $$
 BEGIN

@@ -1,6 +1,6 @@
--- Grants to the roles that sql/2-schema.sql makes. keys_owner owns the tables and cannot log in. keys_runtime is the
--- handler's role: it has exactly the columns that sql/list_keys.sql uses, and cannot read the hash of a key.
--- keys_sweeper deletes counts that have ended (sql/sweep.sql).
+-- Grants to the roles that sql/2-schema.sql creates. keys_owner owns the tables and cannot log in. keys_runtime is the
+-- handler's role: it may use exactly the columns that sql/list_keys.sql uses, and cannot read the hash of a key.
+-- keys_sweeper deletes counts whose windows have ended (sql/sweep.sql).
 -- Can be applied again. On Supabase set passwords afterwards (sql/README.md, "On a Supabase database").
 SELECT to_regrole('anon') IS NOT NULL AND to_regrole('authenticated') IS NOT NULL AS on_supabase \gset
 BEGIN;
@@ -21,15 +21,15 @@ REVOKE CREATE ON SCHEMA public FROM keys_owner;
 
 REVOKE ALL ON public.tiers, public.default_tier, public.accounts, public.api_keys, public.request_counts
     FROM PUBLIC, keys_runtime, keys_sweeper;
--- Supabase grants every new table of `public` to the roles of its REST interface, for which anybody has a key.
+-- Supabase grants every new table of `public` to the roles of its REST API, and everybody has an API key for these.
 \if :on_supabase
 REVOKE ALL ON public.tiers, public.default_tier, public.accounts, public.api_keys, public.request_counts
     FROM anon, authenticated;
 \endif
 
--- On Supabase nobody but its own roles can let another role into the schema auth, and row security without a
--- policy hides every row there. A view reads with its owner's rights (postgres: it may read and passes row
--- security), and its schema is not one that the REST interface shows.
+-- On Supabase only its own roles can grant access to the schema auth, and row security without a policy hides every
+-- row there. A view reads with its owner's privileges: postgres may read auth and bypasses row security. The REST API
+-- does not expose the view's schema.
 CREATE SCHEMA IF NOT EXISTS keys_private;
 COMMENT ON SCHEMA keys_private IS 'What of the keys service no other interface shows';
 CREATE OR REPLACE VIEW keys_private.live_sessions AS
@@ -52,8 +52,8 @@ GRANT SELECT (user_id, tier) ON public.accounts TO keys_runtime;
 GRANT SELECT (id, user_id, key_prefix, name, tier, scopes, total_requests, last_used_at, created_at,
     expires_at, revoked_at) ON public.api_keys TO keys_runtime;
 GRANT SELECT, INSERT, UPDATE ON public.request_counts TO keys_runtime;
--- A row is found by its place, and locked before it is deleted, which takes the right to update some column.
--- On partitions too (sql/partition_counts.sql): one by one, a page of a partition is read once.
+-- The sweep finds rows by ctid and locks each before it deletes it; a row lock needs UPDATE on some column.
+-- It needs grants on partitions (sql/partition_counts.sql) too: it sweeps them one by one, to read each page once.
 GRANT USAGE ON SCHEMA keys_private TO keys_sweeper;
 SELECT format('GRANT SELECT (ctid, minute_ends, day_ends), UPDATE (granted), DELETE ON %s TO keys_sweeper', part)
 FROM (
@@ -61,8 +61,8 @@ FROM (
     UNION SELECT relid FROM pg_partition_tree('public.request_counts')
 ) AS parts(part) \gexec
 
--- One plan serves every user; planning anew each time costs more than the statement. It is index after index,
--- whatever the statistics say: none may have been gathered when the plan is made, and it is kept.
+-- One plan serves every user, because planning costs more than the statement. These settings make it use indexes
+-- only, whatever the statistics say: there may be none when PostgreSQL makes the plan, which it then keeps.
 ALTER ROLE keys_runtime SET plan_cache_mode = force_generic_plan;
 ALTER ROLE keys_runtime SET enable_seqscan = off;
 ALTER ROLE keys_runtime SET enable_bitmapscan = off;
@@ -71,7 +71,7 @@ ALTER ROLE keys_runtime SET enable_mergejoin = off;
 ALTER ROLE keys_runtime SET enable_material = off;
 ALTER ROLE keys_runtime SET enable_memoize = off;
 ALTER ROLE keys_runtime SET jit = off;
--- What it writes is UNLOGGED. Yet a commit may wait for the disk or for a synchronous standby: pruning a page or setting
--- a hint bit writes WAL where checksums or wal_log_hints are on.
+-- The role writes only to an UNLOGGED table. Yet a commit could wait for the disk or for a synchronous standby: with
+-- checksums or wal_log_hints, pruning a page or setting a hint bit writes WAL.
 ALTER ROLE keys_runtime SET synchronous_commit = off;
 COMMIT;

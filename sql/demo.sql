@@ -1,6 +1,5 @@
 -- Demo users for a local stack. Never apply it to a database that anybody relies on.
--- A session's id is the user's with the first group 5e550000. Can be applied again: it puts the demo
--- users back as they were.
+-- A session's id is the user's id with 5e550000 as its first group. Can be applied again: it resets the demo users.
 BEGIN;
 
 CREATE TEMPORARY TABLE demo_users (user_id uuid, email text, tier text, signed_in boolean, banned boolean)
@@ -26,7 +25,7 @@ SELECT ('5e550000' || substr(user_id::text, 9))::uuid, user_id FROM demo_users W
 INSERT INTO public.accounts (user_id, tier)
 SELECT user_id, tier FROM demo_users WHERE tier IS NOT NULL;
 
--- The published example, value by value.
+-- The published example, with all its values.
 INSERT INTO public.api_keys (id, user_id, key_prefix, key_hash, name, tier, scopes, total_requests,
     last_used_at, created_at, expires_at)
 VALUES

@@ -1,20 +1,20 @@
--- The one statement: prepared once per connection, embedded in the handler at build time. It answers any number of
--- users at once, because most of a statement's cost is its start and its commit. One transaction, one round trip:
--- checks the sessions, looks up the tiers, counts the requests, lists the keys.
+-- The one statement: prepared once per connection, embedded in the handler at build time. It serves any number of
+-- users at once, because starting and committing are most of a statement's cost. In one transaction and one round trip
+-- it checks the sessions, looks up the tiers, counts the requests and lists the keys.
 --   $1 uuid[]     users (the tokens' `sub`), distinct and ascending
 --   $2 uuid[]     their sessions (the tokens' `session_id`), in the same order
---   $3 integer[]  how many requests of each session wait for the answer, in the same order
--- First a row per tier: its name, its limits, the time; user_id is NULL. Then the rows of each user whose session is
--- live, one after another: how many requests are granted (as many as both windows have left; the others consume
--- nothing), the windows after them, the limits of the account's tier, and a key per row, in the order of the list. A
--- user without keys, or who was granted nothing, has one row whose key is NULL. Rows and not an array of keys: that
--- costs PostgreSQL three times as much for a long list.
--- Counts are locked in the order of $1, so two of these statements cannot wait for each other.
--- One plan fits any statistics: what is asked about one user stands in a subquery, since the sides of a join may
--- change places while a table is all but empty, and such a plan is kept when it has grown.
--- Few operators: PostgreSQL looks each of them up, and its permissions, at every start. So CURRENT_TIMESTAMP and not
--- now(), and one comparison for "between".
--- The lines between the two marks are left out under KEYS_CHECK_SESSION=off.
+--   $3 integer[]  how many requests of each session wait for the result, in the same order
+-- The result begins with one row per tier: its name, its limits, the time; user_id is NULL. Then follow the rows of
+-- each user whose session is live: how many requests are granted (as many as both windows have left; the others are
+-- not counted), both windows afterwards, the limits of the account's tier, and one key per row, in the order of the
+-- list. A user who has no keys, or no request granted, has one row whose key is NULL. An array of keys instead of rows
+-- would cost PostgreSQL three times as much for a long list.
+-- The statement locks counts in the order of $1, so two of these statements cannot deadlock.
+-- The plan must be good for any statistics, because PostgreSQL makes it once, perhaps for nearly empty tables. So
+-- lookups per user are subqueries: the planner may swap the sides of a join.
+-- There are few operators, because PostgreSQL looks up each of them and its permissions at every start. Hence
+-- CURRENT_TIMESTAMP instead of now(), and one comparison for "between".
+-- KEYS_CHECK_SESSION=off leaves out the lines between the two marks.
 WITH account AS (
     SELECT asked.user_id, asked.requests, tiers.requests_per_minute, tiers.requests_per_day
     FROM unnest($1::uuid[], $2::uuid[], $3::integer[]) AS asked(user_id, session_id, requests)
@@ -23,7 +23,7 @@ WITH account AS (
 -- session check {
     WHERE (
         SELECT true FROM keys_private.live_sessions AS live
-        -- IS TRUE keeps sessions from being looked up by user, who may have thousands.
+        -- IS TRUE keeps the planner from looking sessions up by user: a user may have thousands.
         WHERE live.id = asked.session_id AND (live.user_id = asked.user_id) IS TRUE
     )
 -- } session check
@@ -35,9 +35,10 @@ counted AS (
         least(requests, requests_per_minute), least(requests, requests_per_minute),
         requests_per_minute, requests_per_day, least(requests, requests_per_minute)
     FROM account
-    -- A window begins anew when it has ended, or ends further ahead than it is long: then the clock was set
-    -- back. The minute of slack is for a count that a later transaction wrote while this one waited for its lock.
-    -- What is granted stands here three times: SET (…) = (SELECT …) would name it once and cost a subplan per user.
+    -- A window begins anew when it has ended. It also does when its end is further away than its length, because
+    -- then the clock was set back; a minute of slack allows for a count that a later transaction wrote while this
+    -- one waited for the lock. The granted number is computed three times: SET (…) = (SELECT …) would compute it
+    -- once, but cost a subplan per user.
     ON CONFLICT (user_id) DO UPDATE SET
         granted = greatest(0, least(excluded.granted,
             excluded.minute_limit - CASE c.minute_ends
@@ -85,7 +86,7 @@ UNION ALL
 SELECT counted.*, NULL, listed.*
 FROM counted
 LEFT JOIN LATERAL (
-    -- In the order of the index api_keys_listed, so nothing is sorted.
+    -- The order of the index api_keys_listed, so nothing is sorted.
     SELECT keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes, keys.total_requests,
         keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at
     FROM public.api_keys AS keys

@@ -1,7 +1,7 @@
--- Divides public.request_counts into eight partitions, so that several autovacuum workers share it. Only for tens of
--- thousands of requests per second: one table serves less at the same speed. The statement and its plan stay the same.
--- Apply it after sql/[0-9]*.sql, as the same administrator. One transaction: requests wait for it, and every count
--- begins anew. The partitions are in a schema that Supabase's REST interface does not show.
+-- Divides public.request_counts into eight partitions, so that several autovacuum workers share the work. It helps
+-- only at tens of thousands of requests per second; below that, one table is as fast. The statement and its plan stay
+-- the same. Apply it after sql/[0-9]*.sql, as the same administrator. Requests wait for its one transaction, and every
+-- count begins anew. The partitions are in a schema that Supabase's REST API does not expose.
 SET client_min_messages = error;  -- 3-roles.sql begins a transaction too
 BEGIN;
 ALTER TABLE public.request_counts RENAME TO request_counts_before;

@@ -1,8 +1,8 @@
--- Deletes the counts of users whose windows have both ended: their next request begins anew anyway.
--- Run it with psql now and then (keys-fcgi-sweep.timer does, hourly), outside a transaction. psql runs one DELETE per
--- 32 pages, about a thousand rows, each a transaction of milliseconds. So a request that begins anew waits for no
--- longer, a statement_timeout of the role never strikes, and each page is read once, however large the table is.
--- A row that is being counted is skipped. Pages that are added meanwhile are left to the next run.
+-- Deletes the counts of users whose windows have both ended: their next request begins new windows anyway.
+-- Run it with psql from time to time (keys-fcgi-sweep.timer does, hourly), outside a transaction. psql runs one DELETE
+-- per 32 pages, about a thousand rows, each in a transaction of milliseconds. So requests never wait longer, a
+-- statement_timeout of the role never expires, and each page is read once, however large the table is.
+-- The sweep skips a row that a request is counting on, and leaves pages that are added meanwhile to the next run.
 SELECT format('DELETE FROM %1$s WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM %1$s
     WHERE ctid >= ''(%2$s,0)'' AND ctid < ''(%3$s,0)'' AND day_ends <= now() AND minute_ends <= now()
