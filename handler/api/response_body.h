@@ -9,7 +9,6 @@
 #ifndef HANDLER_API_RESPONSE_BODY_H_
 #define HANDLER_API_RESPONSE_BODY_H_
 
-#include <functional>
 #include <string>
 #include <string_view>
 
@@ -17,9 +16,6 @@
 #include "handler/database/key_list.h"
 
 namespace keys {
-
-// Returns a key of a list by its position; valid until the next call.
-using KeyAt = std::function<const ApiKey*(size_t position)>;
 
 // Both replace `body`. False when a text is not UTF-8, which a database of that encoding rules out,
 // or a key is null; `body` is then invalid.

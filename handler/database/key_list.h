@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -56,6 +57,9 @@ struct KeyList {
 
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
 std::string ListKeysStatement(bool check_session);
+
+// A key of a list, by its position; valid until the next call. Null: see KeyLists::Key.
+using KeyAt = std::function<const ApiKey*(size_t position)>;
 
 // The lists in a result. The memory is reused for the next result.
 class KeyLists {

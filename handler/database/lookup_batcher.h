@@ -55,9 +55,9 @@ namespace keys {
 // What a lookup found. Valid during the callback.
 struct LookupResult {
   DatabaseFault fault = DatabaseFault::kNone;
-  std::string_view sqlstate = {};                    // of a fault; empty when PostgreSQL said none
-  const KeyList* list = nullptr;                     // null: a fault, or the session is not live
-  std::function<const ApiKey*(size_t)> key_at = {};  // of `list`; see KeyLists::Key
+  std::string_view sqlstate = {};  // of a fault; empty when PostgreSQL said none
+  const KeyList* list = nullptr;   // null: a fault, or the session is not live
+  KeyAt key_at = {};               // of `list`
 };
 
 class LookupBatcher {

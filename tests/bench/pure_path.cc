@@ -4,7 +4,6 @@
 //   pure-path N
 //
 // Clock, token and rows are fixed, so that what is counted depends on the code alone.
-#include <libpq-fe.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
@@ -25,6 +24,7 @@
 #include "handler/api/response_body.h"
 #include "handler/auth/jwk_set.h"
 #include "handler/database/lookup_batcher.h"
+#include "tests/support/list_rows.h"
 
 namespace {
 
@@ -61,79 +61,30 @@ std::string MakeToken() {
   return input + "." + Base64url({reinterpret_cast<const char*>(mac.data()), mac.size()});
 }
 
-std::string BigEndian(uint64_t value, size_t size) {
-  std::string bytes(size, '\0');
-  for (size_t i = 0; i < size; ++i) bytes[size - 1 - i] = static_cast<char>(value >> 8 * i);
-  return bytes;
-}
-
-// timestamptz: microseconds since 2000-01-01.
-std::string Time(int64_t unix_time) {
-  return BigEndian(static_cast<uint64_t>((unix_time - 946'684'800) * 1'000'000), 8);
-}
-
-// An array of one dimension, of elements in their binary form.
-std::string Array(uint32_t type, const std::vector<std::string>& elements) {
-  std::string bytes = BigEndian(1, 4) + BigEndian(0, 4) + BigEndian(type, 4) +
-                      BigEndian(elements.size(), 4) + BigEndian(1, 4);
-  for (const std::string& element : elements) bytes += BigEndian(element.size(), 4) + element;
-  return bytes;
-}
-
-// What sql/list_keys.sql answers for a user with three keys, in binary format.
-keys::Result MakeResult() {
-  using Row = std::vector<std::optional<std::string>>;
-  constexpr size_t kColumns = 19;
-  constexpr uint32_t kTextType = 25;
-  const auto tier = [](const char* name, uint32_t minute, uint32_t day) {
-    Row row(kColumns);
-    row[2] = BigEndian(minute, 4);
-    row[5] = BigEndian(day, 4);
-    row[8] = Time(kNow);
-    row[12] = name;
-    return row;
+// What sql/list_keys.sql answers for a user with three keys.
+keys::Result Answer() {
+  const auto at = [](int64_t unix_time) {
+    return keys::DatabaseTime(std::chrono::seconds(unix_time));
   };
-  std::vector<Row> rows = {tier("free", 10, 1000), tier("pro", 1000, 1'000'000)};
+  const keys::ListRow user =
+      keys::UserRow(*keys::ParseUuid("00000001-0000-4000-8000-000000000001"), 1,
+                    {1000, 17, at(kNow + 42)}, {1'000'000, 4711, at(kNow + 40'000)});
+  std::vector<keys::ListRow> rows = {keys::TierRow("free", 10, 1000, at(kNow)),
+                                     keys::TierRow("pro", 1000, 1'000'000, at(kNow))};
   for (uint64_t key = 0; key < 3; ++key) {
-    rows.push_back({
-        BigEndian(0x0000'0001'0000'4000, 8) + BigEndian(0x8000'0000'0000'0001, 8),
-        BigEndian(1, 4),
-        BigEndian(1000, 4),
-        BigEndian(17, 4),
-        Time(kNow + 42),
-        BigEndian(1'000'000, 4),
-        BigEndian(4711, 4),
-        Time(kNow + 40'000),
-        std::nullopt,
-        BigEndian(0x1234'5678'9abc'4def, 8) + BigEndian(0x8000'0000'0000'0000 + key, 8),
-        "sk_live_aB3x",
-        "Production key",
-        "pro",
-        Array(kTextType, {"read:iocs", "read:articles", "read:stix"}),
-        BigEndian(142'587 + key, 8),
-        Time(kNow - 3600),
-        Time(kNow - 31'000'000),
-        key == 1 ? std::optional(Time(kNow + 7'000'000)) : std::nullopt,
-        std::nullopt,
-    });
+    keys::ListRow& row = rows.emplace_back(user);
+    row[keys::kId] =
+        keys::BigEndian(0x1234'5678'9abc'4def, 8) + keys::BigEndian(0x8000'0000'0000'0000 + key, 8);
+    row[keys::kKeyPrefix] = "sk_live_aB3x";
+    row[keys::kName] = "Production key";
+    row[keys::kTier] = "pro";
+    row[keys::kScopes] = keys::Texts({"read:iocs", "read:articles", "read:stix"});
+    row[keys::kTotalRequests] = keys::BigEndian(142'587 + key, 8);
+    row[keys::kLastUsedAt] = keys::Time(at(kNow - 3600));
+    row[keys::kCreatedAt] = keys::Time(at(kNow - 31'000'000));
+    if (key == 1) row[keys::kExpiresAt] = keys::Time(at(kNow + 7'000'000));
   }
-  PGresult* const result = PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK);
-  std::vector<PGresAttDesc> columns(kColumns);
-  char name[] = "column";
-  for (PGresAttDesc& column : columns) {
-    column = {};
-    column.name = name;
-    column.format = 1;
-  }
-  PQsetResultAttrs(result, static_cast<int>(columns.size()), columns.data());
-  for (size_t number = 0; number < rows.size(); ++number) {
-    for (size_t column = 0; column < kColumns; ++column) {
-      auto& value = rows[number][column];
-      PQsetvalue(result, static_cast<int>(number), static_cast<int>(column),
-                 value ? value->data() : nullptr, value ? static_cast<int>(value->size()) : -1);
-    }
-  }
-  return keys::Result(result);
+  return keys::MakeResult(rows);
 }
 
 int Fail(const char* what) {
@@ -161,7 +112,7 @@ int main(int argc, char** argv) {
   request.sec_fetch_site = "same-origin";
   request.request_id = "req_0123456789abcdef0123456789abcdef";
   const keys::Moment now{keys::UnixTime(std::chrono::seconds(kNow)), keys::Clock::now()};
-  const keys::Result result = MakeResult();
+  const keys::Result result = Answer();
 
   keys::RequestContext context;
   keys::KeyLists lists;

@@ -27,11 +27,12 @@
 
 #include "handler/base/log.h"
 #include "handler/database/lookup_batcher.h"
+#include "tests/support/list_rows.h"
 
 struct pg_result {
   std::string sqlstate;  // of an error
   bool is_error = false;
-  std::vector<std::vector<std::string>> rows;
+  std::vector<keys::ListRow> rows;
 };
 struct pg_conn {};
 
@@ -43,12 +44,6 @@ using std::chrono::milliseconds;
 constexpr milliseconds kDeadline{2000};
 constexpr milliseconds kTick{1};
 constexpr int kLimit = 12;  // grants per user of a schedule
-
-std::string BigEndian(uint64_t value, int bytes) {
-  std::string text;
-  for (int i = bytes - 1; i >= 0; --i) text += static_cast<char>(value >> 8 * i & 0xFF);
-  return text;
-}
 
 Uuid Id(int number) {
   Uuid uuid;
@@ -237,7 +232,7 @@ class World {
     }
     const int takes = is_calm() ? 1 + Below(20) : Below(Chance(20) ? 3000 : 30);
     Reply reply{.at = now + milliseconds(takes), .is_of_lookups = true};
-    reply.result.rows.push_back(TierRow());
+    reply.result.rows.push_back(TierRow("free", kLimit, kLimit, kEpoch));
     for (const Lookup& lookup : lookups) {
       if (IsDead(lookup.session)) continue;
       const int wanted = static_cast<int>(lookup.waiters.size());
@@ -245,36 +240,15 @@ class World {
       const int granted = std::min(wanted, kLimit - used);
       used += granted;
       reply.granted[lookup.user.bytes[15]] += granted;
-      reply.result.rows.push_back(RowOf(lookup.user, granted, used));
+      reply.result.rows.push_back(UserRow(lookup.user, granted,
+                                          {kLimit, used, kEpoch + std::chrono::minutes(1)},
+                                          {1000, used, kEpoch + std::chrono::days(1)}));
     }
     session.replies.push_back(std::move(reply));
     if (!is_calm() && Chance(40)) End(session, Chance(2) ? "57P01" : "");  // it was counted
   }
 
-  static std::vector<std::string> RowOf(const Uuid& user, int granted, int used) {
-    const auto count = static_cast<uint64_t>(used);
-    std::vector<std::string> row = {
-        std::string(reinterpret_cast<const char*>(user.bytes.data()), user.bytes.size()),
-        BigEndian(static_cast<uint64_t>(granted), 4),
-        BigEndian(kLimit, 4),
-        BigEndian(count, 4),
-        BigEndian(60000000, 8),
-        BigEndian(1000, 4),
-        BigEndian(count, 4),
-        BigEndian(86400000000, 8)};
-    row.resize(kColumns);  // no key
-    return row;
-  }
-
-  static std::vector<std::string> TierRow() {
-    std::vector<std::string> row(kColumns);
-    row[2] = row[5] = BigEndian(kLimit, 4);
-    row[8] = BigEndian(0, 8);
-    row[12] = "free";
-    return row;
-  }
-
-  static constexpr size_t kColumns = 19;  // of sql/list_keys.sql
+  static constexpr DatabaseTime kEpoch = std::chrono::sys_days(std::chrono::January / 1 / 2000);
   static constexpr Clock::time_point kStart{std::chrono::hours(1)};
   static constexpr int kAnySession = 255;
   std::mt19937_64 random;
@@ -309,7 +283,8 @@ int Row::columns() const {
   return static_cast<int>(result_->rows[static_cast<size_t>(row_)].size());
 }
 std::string_view Row::Bytes(int column) const {
-  return result_->rows[static_cast<size_t>(row_)][static_cast<size_t>(column)];
+  const auto& value = result_->rows[static_cast<size_t>(row_)][static_cast<size_t>(column)];
+  return value ? std::string_view(*value) : std::string_view();
 }
 void Result::Clear::operator()(pg_result* result) const {
   delete result;

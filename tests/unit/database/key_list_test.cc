@@ -1,105 +1,52 @@
 #include "handler/database/key_list.h"
 
 #include <doctest/doctest.h>
-#include <libpq-fe.h>
 
-#include <array>
 #include <optional>
 #include <string>
 #include <vector>
+
+#include "tests/support/list_rows.h"
 
 namespace keys {
 namespace {
 
 using namespace std::chrono_literals;
 
-constexpr size_t kColumns = 19;
-using Columns = std::array<std::optional<std::string>, kColumns>;  // nullopt is NULL
-constexpr size_t kUser = 0, kGranted = 1, kMinuteLimit = 2, kNow = 8, kId = 9, kTier = 12,
-                 kScopes = 13, kLastUsedAt = 15, kCreatedAt = 16;
-
-std::string BigEndian(uint64_t value, int bytes) {
-  std::string text;
-  for (int i = bytes - 1; i >= 0; --i) text += static_cast<char>(value >> 8 * i & 0xFF);
-  return text;
-}
-
-// timestamptz: microseconds since 2000-01-01.
-std::string Time(DatabaseTime time) {
-  const auto since = time - std::chrono::sys_days(std::chrono::January / 1 / 2000);
-  return BigEndian(static_cast<uint64_t>(since.count()), 8);
-}
-
-std::string Texts(std::initializer_list<std::string> texts) {
-  constexpr int kTextType = 25;
-  if (texts.size() == 0) return BigEndian(0, 4) + BigEndian(0, 4) + BigEndian(kTextType, 4);
-  std::string array = BigEndian(1, 4) + BigEndian(0, 4) + BigEndian(kTextType, 4) +
-                      BigEndian(texts.size(), 4) + BigEndian(1, 4);
-  for (const std::string& text : texts) array += BigEndian(text.size(), 4) + text;
-  return array;
-}
-
 const DatabaseTime kMoment =
     std::chrono::sys_days(2026y / std::chrono::May / 17) + 9h + 42min + 11s;
 
-Columns TierRow(const std::string& name, int minute, int day) {
-  Columns row;
-  row[kMinuteLimit] = BigEndian(static_cast<uint64_t>(minute), 4);
-  row[5] = BigEndian(static_cast<uint64_t>(day), 4);
-  row[kNow] = Time(kMoment);
-  row[kTier] = name;
-  return row;
+Uuid User(char letter) {
+  Uuid user;
+  user.bytes.fill(static_cast<unsigned char>(letter));
+  return user;
 }
 
-Columns UserRow(char user) {
-  Columns row;
-  row[kUser] = std::string(16, user);
-  row[kGranted] = BigEndian(3, 4);
-  row[kMinuteLimit] = BigEndian(1000, 4);
-  row[3] = BigEndian(7, 4);
-  row[4] = Time(kMoment + 60s);
-  row[5] = BigEndian(1000000, 4);
-  row[6] = BigEndian(8, 4);
-  row[7] = Time(kMoment + 86400s);
-  return row;
+ListRow Tier(const std::string& name, int32_t minute, int32_t day) {
+  return TierRow(name, minute, day, kMoment);
 }
 
-Columns KeyRow(char user) {
-  Columns row = UserRow(user);
+ListRow WithoutKey(char user) {
+  return UserRow(User(user), 3, {1000, 7, kMoment + 60s}, {1000000, 8, kMoment + 86400s});
+}
+
+ListRow KeyRow(char user) {
+  ListRow row = WithoutKey(user);
   row[kId] = BigEndian(0x0123456789ABCDEF, 8) + BigEndian(0xFEDCBA9876543210, 8);
-  row[10] = "sk_live_zIc8";
-  row[11] = "Production SIEM";
+  row[kKeyPrefix] = "sk_live_zIc8";
+  row[kName] = "Production SIEM";
   row[kTier] = "pro";
   row[kScopes] = Texts({"read:iocs", "read:articles"});
-  row[14] = BigEndian(142587, 8);
+  row[kTotalRequests] = BigEndian(142587, 8);
   row[kCreatedAt] = Time(DatabaseTime(-1us));
-  row[17] = Time(kMoment + 1us);
+  row[kExpiresAt] = Time(kMoment + 1us);
   return row;
-}
-
-Result ResultOf(const std::vector<Columns>& rows, size_t columns = kColumns) {
-  PGresult* const result = PQmakeEmptyPGresult(nullptr, PGRES_TUPLES_OK);
-  std::array<PGresAttDesc, kColumns + 1> attributes{};
-  std::array<char, 2> name{'c', '\0'};
-  for (PGresAttDesc& attribute : attributes) {
-    attribute.name = name.data();
-    attribute.format = 1;
-  }
-  PQsetResultAttrs(result, static_cast<int>(columns), attributes.data());
-  for (size_t number = 0; number < rows.size(); ++number) {
-    for (size_t column = 0; column < std::min(columns, kColumns); ++column) {
-      std::optional<std::string> value = rows[number][column];
-      PQsetvalue(result, static_cast<int>(number), static_cast<int>(column),
-                 value ? value->data() : nullptr, value ? static_cast<int>(value->size()) : -1);
-    }
-  }
-  return Result(result);
 }
 
 // With the tiers before them.
-Result Answer(std::vector<Columns> rows) {
-  rows.insert(rows.begin(), {TierRow("free", 10, 1000), TierRow("pro", 1000, 1000000)});
-  return ResultOf(rows);
+Result Answer(std::vector<ListRow> rows) {
+  rows.insert(rows.begin(), {Tier("free", 10, 1000), Tier("pro", 1000, 1000000)});
+  return MakeResult(rows);
 }
 
 // Whether all of it is the statement's.
@@ -148,7 +95,8 @@ TEST_CASE("every value of the rows is read") {
 }
 
 TEST_CASE("each user has the rows of his own, and one without a key has none") {
-  const Result result = Answer({KeyRow('a'), KeyRow('a'), UserRow('b'), KeyRow('c'), UserRow('d')});
+  const Result result =
+      Answer({KeyRow('a'), KeyRow('a'), WithoutKey('b'), KeyRow('c'), WithoutKey('d')});
   KeyLists lists;
   REQUIRE(lists.Read(result));
   std::string found;
@@ -164,14 +112,14 @@ TEST_CASE("each user has the rows of his own, and one without a key has none") {
 TEST_CASE("no grant is read as such") {
   for (const int granted : {0, 1, 1000}) {
     CAPTURE(granted);
-    Columns row = UserRow('u');
+    ListRow row = WithoutKey('u');
     row[kGranted] = BigEndian(static_cast<uint64_t>(granted), 4);
     const Result result = Answer({row});
     KeyLists lists;
     REQUIRE(lists.Read(result));
     CHECK(lists.lists()[0].granted == granted);
   }
-  Columns row = UserRow('u');
+  ListRow row = WithoutKey('u');
   row[kGranted] = BigEndian(0xFFFFFFFF, 4);
   CHECK(!IsRead(Answer({row})));
 }
@@ -180,8 +128,8 @@ TEST_CASE("a value of another length is refused") {
   for (const bool longer : {false, true}) {
     CAPTURE(longer);
     for (size_t column = 0; column < kColumns; ++column) {
-      const bool is_text = column >= 10 && column <= kTier;
-      Columns row = KeyRow('u');
+      const bool is_text = column >= kKeyPrefix && column <= kTier;
+      ListRow row = KeyRow('u');
       if (is_text || !row[column]) continue;
       CAPTURE(column);
       if (longer) {
@@ -198,9 +146,9 @@ TEST_CASE("null only where that means something") {
   for (size_t column = 0; column < kColumns; ++column) {
     // In a user's later rows, what the first has said is not read again; the schema keeps texts
     // from being null.
-    if (column == kNow || column == 10 || column == 11) continue;
+    if (column == kNow || column == kKeyPrefix || column == kName) continue;
     CAPTURE(column);
-    Columns row = KeyRow('u');
+    ListRow row = KeyRow('u');
     row[column] = std::nullopt;
     const bool may_be_null = column == kId || column == kLastUsedAt || column > kCreatedAt;
     CHECK(IsRead(Answer({row})) == may_be_null);
@@ -238,14 +186,14 @@ TEST_CASE("an array that is none, or lies about its lengths, is refused") {
   };
   for (const auto& row : rows) {
     CAPTURE(row.what);
-    Columns key = KeyRow('u');
+    ListRow key = KeyRow('u');
     key[kScopes] = row.array;
     CHECK(IsRead(Answer({key})) == row.good);
   }
 }
 
 TEST_CASE("a key has the limits of its tier, and a tier that is not told is refused") {
-  Columns row = KeyRow('u');
+  ListRow row = KeyRow('u');
   row[kTier] = "free";
   const Result result = Answer({row, KeyRow('u')});
   KeyLists lists;
@@ -257,15 +205,15 @@ TEST_CASE("a key has the limits of its tier, and a tier that is not told is refu
 }
 
 TEST_CASE("rows that are not the statement's are refused") {
-  const Columns tier = TierRow("pro", 1000, 1000000);
-  CHECK(!IsRead(ResultOf({})));                         // the role sees no tier
-  CHECK(!IsRead(ResultOf({KeyRow('u')})));              // nor for this user
-  CHECK(!IsRead(ResultOf({tier, KeyRow('u'), tier})));  // not before the users
-  CHECK(IsRead(ResultOf(std::vector<Columns>(8, tier))));
-  CHECK(!IsRead(ResultOf(std::vector<Columns>(9, tier))));
+  const ListRow tier = Tier("pro", 1000, 1000000);
+  CHECK(!IsRead(MakeResult({})));                         // the role sees no tier
+  CHECK(!IsRead(MakeResult({KeyRow('u')})));              // nor for this user
+  CHECK(!IsRead(MakeResult({tier, KeyRow('u'), tier})));  // not before the users
+  CHECK(IsRead(MakeResult(std::vector<ListRow>(8, tier))));
+  CHECK(!IsRead(MakeResult(std::vector<ListRow>(9, tier))));
   for (const size_t columns : {size_t{1}, kColumns - 1, kColumns + 1}) {
     CAPTURE(columns);
-    CHECK(!IsRead(ResultOf({tier, KeyRow('u')}, columns)));
+    CHECK(!IsRead(MakeResult({tier, KeyRow('u')}, columns)));
   }
 }
 
