@@ -17,9 +17,10 @@ import types
 import unittest
 
 from tests.boot.machine import HOST, Machine
+from tests.support.certificates import self_signed
 from tests.support.cluster import Cluster
 from tests.support.load import Load
-from tests.support.stack import ROOT, Stack, bare_environment
+from tests.support.stack import ROOT, Stack
 
 RELEASE = os.environ.get("RELEASE", "12")
 DIRECTORY = ROOT / "build" / "boot" / RELEASE
@@ -413,15 +414,8 @@ class BootTest(unittest.TestCase):
 
 def make_certificate(directory):
     """A key and a certificate that signs itself, for the address by which the machine knows this one."""
-    subprocess.run(
-        f"""openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=database \\
-          -addext subjectAltName=IP:{ipaddress.ip_address(HOST)} -keyout server.key -out root.crt""",
-        shell=True,
-        cwd=directory,
-        env=bare_environment(),
-        check=True,
-        capture_output=True,
-    )
+    address = f"subjectAltName=IP:{ipaddress.ip_address(HOST)}"
+    self_signed(directory, "database", "server.key", "root.crt", "-addext", address)
     return {name: (directory / name).read_text(encoding="ascii") for name in ("server.key", "root.crt")}
 
 

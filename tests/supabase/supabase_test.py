@@ -24,8 +24,8 @@ from tests.support import supabase_auth
 from tests.support.handler_process import Handler
 from tests.support.npm import installed
 from tests.support.stack import ROOT, Stack
-from tests.support.supabase_auth import PASSWORD, AuthServer, Project, Refused, claims_of, header_of, one_time_password
-from tests.support.token_keys import base64url, replace
+from tests.support.supabase_auth import PASSWORD, AuthServer, Project, Refused, one_time_password, run_or_raise
+from tests.support.token_keys import base64url, claims_of, header_of, replace
 from tests.support.users import counter, lift_limits
 
 WORKERS = 2
@@ -439,18 +439,7 @@ def packages():
 
 
 def node(mode, wanted=None):
-    done = subprocess.run(
-        ["node", "site.mjs", mode],
-        input=json.dumps(wanted),
-        cwd=packages(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"site.mjs {mode}: {done.stderr}")
-    return json.loads(done.stdout)
+    return json.loads(run_or_raise(["node", "site.mjs", mode], input=json.dumps(wanted), cwd=packages()))
 
 
 class Visitor:
@@ -586,10 +575,7 @@ def bundle():
     esbuild = installed("supabase") / "node_modules" / ".bin" / "esbuild"
     entry = 'import { createBrowserClient } from "@supabase/ssr"; globalThis.createBrowserClient = createBrowserClient;'
     command = [str(esbuild), "--bundle", "--format=iife", "--target=chrome100", "--log-level=error"]
-    done = subprocess.run(command, input=entry.encode(), cwd=packages(), capture_output=True, timeout=60, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"esbuild: {done.stderr.decode(errors='replace')}")
-    return done.stdout
+    return run_or_raise(command, input=entry.encode(), cwd=packages(), text=False)
 
 
 if __name__ == "__main__":

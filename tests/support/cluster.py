@@ -21,6 +21,14 @@ from tests.support.stack import ROOT, bare_environment, free_port, postgres_prog
 HANDLER = ROOT / os.environ.get("HANDLER_PROGRAM", "build/keys-fcgi")
 
 
+def write_private(path, content, owner=None):
+    """A file of mode 0600; the owner's when root writes it."""
+    path.write_text(content, encoding="utf-8")
+    path.chmod(0o600)
+    if os.geteuid() == 0 and owner:
+        shutil.chown(path, owner, owner)
+
+
 class Cluster:
     def __init__(self, owner="postgres", settings=None, hba="local all all trust\n", files=None, copy_of=None):
         self.owner = owner
@@ -100,11 +108,7 @@ class Cluster:
         self._as_postgres("pg_ctl", "promote", "-w", "-s", "-D", self.data)
 
     def _write(self, name, content):
-        path = self.data / name
-        path.write_text(content, encoding="utf-8")
-        path.chmod(0o600)
-        if os.geteuid() == 0:
-            shutil.chown(path, "postgres", "postgres")
+        write_private(self.data / name, content, "postgres")
 
     def _as_postgres(self, program, *arguments):
         identity = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 
+from tests.support.certificates import self_signed
 from tests.support.stack import ROOT, Stack, free_port
 
 BEGIN, PARAMS, STDIN, STDOUT, END = 1, 4, 5, 6, 3
@@ -75,7 +76,9 @@ class ScriptedPool(Stack):
             os.mkdir(os.path.join(self.directory, name))
         shutil.copytree(ROOT / "nginx", os.path.join(self.directory, "nginx"))
         subprocess.run(["chmod", "-R", "a+rX", os.path.join(self.directory, "nginx")], check=True)
-        self.cacert = make_certificate(os.path.join(self.directory, "tls"))
+        tls = os.path.join(self.directory, "tls")
+        self_signed(tls, "localhost", "key.pem", "cert.pem", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+        self.cacert = os.path.join(tls, "cert.pem")
         self.socket = os.path.join(self.directory, "peer.sock")
         pathlib.Path(self.directory, "sign-in.conf").touch()
         if self.listening:
@@ -229,36 +232,6 @@ def parameters_of(data):
         pairs.append((name.decode(), value.decode("latin-1")))
         at += sum(lengths)
     return pairs
-
-
-def make_certificate(directory):
-    """cert.pem and key.pem for localhost; the former's path."""
-    certificate = os.path.join(directory, "cert.pem")
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-            "-keyout",
-            os.path.join(directory, "key.pem"),
-            "-out",
-            certificate,
-        ],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
-    return certificate
 
 
 def after(seconds, answer):

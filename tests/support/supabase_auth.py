@@ -22,7 +22,7 @@ import threading
 import time
 
 from tests.support.certificates import make_certificates
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, write_private
 from tests.support.stack import ROOT, Stack, bare_environment, free_port
 
 PROJECT = ROOT / "tests" / "database" / "supabase_project.sql"
@@ -39,6 +39,14 @@ def missing():
     if PROGRAM is None:
         return 'SUPABASE_AUTH names no auth server (tests/README.md, "The real auth server")'
     return None if os.access(PROGRAM, os.X_OK) else f"SUPABASE_AUTH: {PROGRAM} is no program"
+
+
+def run_or_raise(command, **options):
+    """A command's output; RuntimeError with the end of all that it said when it fails."""
+    done = subprocess.run(command, **({"capture_output": True, "text": True, "timeout": 60, "check": False} | options))
+    if done.returncode != 0:
+        raise RuntimeError(f"{command}: exit {done.returncode}: {done.stdout[-2000:]!r} {done.stderr[-2000:]!r}")
+    return done.stdout
 
 
 class Project(Cluster):
@@ -70,10 +78,7 @@ class Project(Cluster):
 
     def client_file(self, name, text, owner=None):
         path = self.files_of_clients / name
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o600)
-        if os.geteuid() == 0 and owner:
-            shutil.chown(path, owner, owner)
+        write_private(path, text, owner)
         return str(path)
 
     def connection(self, user, passfile=None):
@@ -86,19 +91,8 @@ class Project(Cluster):
 
     def as_postgres(self, command):
         """A shell command with the password of the role postgres at hand."""
-        environment = bare_environment() | {"PGPASSWORD": PASSWORD}
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{command}: exit {done.returncode}: {done.stderr}")
-        return done.stdout
+        shell = ["bash", "-euo", "pipefail", "-c", command]
+        return run_or_raise(shell, cwd=ROOT, env=bare_environment() | {"PGPASSWORD": PASSWORD})
 
 
 class Refused(Exception):
@@ -169,17 +163,7 @@ class AuthServer:
         return {name: v for name, v in bare_environment().items() if not name.startswith(foreign)} | words
 
     def migrate(self):
-        done = subprocess.run(
-            [PROGRAM, "migrate"],
-            cwd=self.directory,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"auth migrate: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        run_or_raise([PROGRAM, "migrate"], cwd=self.directory, env=self.environment())
 
     def start(self, keys=()):
         with open(self.directory / "log", "ab") as log:
@@ -323,13 +307,3 @@ def one_time_password(secret, now=None):
     digest = hmac.new(key, step, hashlib.sha1).digest()
     at = digest[-1] & 15
     return f"{(struct.unpack('>I', digest[at : at + 4])[0] & 0x7FFFFFFF) % 10**6:06}"
-
-
-def claims_of(token):
-    text = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-
-
-def header_of(token):
-    text = token.split(".")[0]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))

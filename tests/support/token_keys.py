@@ -17,8 +17,21 @@ def base64url(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def openssl(*arguments):
-    return subprocess.run(["openssl", *arguments], capture_output=True, check=True).stdout
+def openssl(*arguments, cwd=None):
+    return subprocess.run(["openssl", *arguments], cwd=cwd, capture_output=True, check=True).stdout
+
+
+def _part(token, index):
+    text = token.split(".")[index]
+    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+
+def header_of(token):
+    return _part(token, 0)
+
+
+def claims_of(token):
+    return _part(token, 1)
 
 
 class Key:

@@ -1,7 +1,6 @@
 #!/usr/bin/python3
 """tools/mint-token: tokens as Supabase issues them, each part changeable."""
 
-import base64
 import json
 import os
 import pathlib
@@ -10,6 +9,7 @@ import time
 import unittest
 
 from tests.support.stack import DEMO_USER, Stack
+from tests.support.token_keys import claims_of, header_of
 
 OTHER_USER = "00000002-0000-4000-8000-000000000002"
 
@@ -17,11 +17,6 @@ OTHER_USER = "00000002-0000-4000-8000-000000000002"
 def setUpModule():
     global stack
     stack = unittest.enterModuleContext(Stack(workers=1))
-
-
-def part(token, index):
-    text = token.split(".")[index]
-    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 class MakeKeysTest(unittest.TestCase):
@@ -49,12 +44,12 @@ class MintTokenTest(unittest.TestCase):
         for alg in ("HS256", "ES256", "RS256", "EdDSA"):
             with self.subTest(alg):
                 token = stack.mint("--alg", alg)
-                self.assertEqual(part(token, 0)["alg"], alg)
+                self.assertEqual(header_of(token)["alg"], alg)
                 self.assertEqual(stack.get(token=token).status, 200)
 
     def test_the_claims_are_those_of_an_access_token(self):
         token = stack.mint()
-        claims = part(token, 1)
+        claims = claims_of(token)
         self.assertEqual(claims["sub"], DEMO_USER)
         self.assertEqual(claims["session_id"], "5e550000-0000-4000-8000-000000000001")
         self.assertEqual((claims["aud"], claims["role"], claims["aal"]), ("authenticated",) * 2 + ("aal1",))
@@ -63,7 +58,7 @@ class MintTokenTest(unittest.TestCase):
         self.assertLess(abs(len(token) - 900), 100, "about as long as a real one")
 
     def test_a_user_brings_the_demo_session_along(self):
-        self.assertEqual(part(stack.mint("--user", OTHER_USER), 1)["session_id"], "5e550000" + OTHER_USER[8:])
+        self.assertEqual(claims_of(stack.mint("--user", OTHER_USER))["session_id"], "5e550000" + OTHER_USER[8:])
 
     def test_claims_and_header_can_be_changed_and_left_out(self):
         token = stack.mint(
@@ -78,13 +73,13 @@ class MintTokenTest(unittest.TestCase):
             "--kid",
             "k",
         )
-        self.assertEqual((part(token, 1)["aud"], part(token, 1)["exp"]), (["a", "b"], 1.5))
-        self.assertNotIn("role", part(token, 1))
-        self.assertEqual((part(token, 0)["crit"], part(token, 0)["kid"]), (["x"], "k"))
-        self.assertNotIn("kid", part(stack.mint("--alg", "ES256", "--no-kid"), 0))
+        self.assertEqual((claims_of(token)["aud"], claims_of(token)["exp"]), (["a", "b"], 1.5))
+        self.assertNotIn("role", claims_of(token))
+        self.assertEqual((header_of(token)["crit"], header_of(token)["kid"]), (["x"], "k"))
+        self.assertNotIn("kid", header_of(stack.mint("--alg", "ES256", "--no-kid")))
 
     def test_an_expired_one_was_issued_before_it_expired(self):
-        claims = part(stack.mint("--expires-in", "-60"), 1)
+        claims = claims_of(stack.mint("--expires-in", "-60"))
         self.assertAlmostEqual(claims["exp"], time.time() - 60, delta=10)
         self.assertLess(claims["iat"], claims["exp"])
 
@@ -96,7 +91,7 @@ class MintTokenTest(unittest.TestCase):
     def test_pairs_on_stdin_get_a_token_each(self):
         pairs = f"{OTHER_USER},{DEMO_USER}\n{DEMO_USER}\n"
         tokens = stack.run("tools/mint-token", "--pairs", input=pairs).stdout.split()
-        named = [(part(token, 1)["sub"], part(token, 1)["session_id"]) for token in tokens]
+        named = [(claims_of(token)["sub"], claims_of(token)["session_id"]) for token in tokens]
         self.assertEqual(named, [(OTHER_USER, DEMO_USER), (DEMO_USER, "5e550000" + DEMO_USER[8:])])
 
     def test_mistakes_are_named(self):
