@@ -327,7 +327,7 @@ class Server {
     Log(Level::kInfo, "client_gone", {{"id", ContextOf(id).request_id}});
   }
 
-  // False: there is no room for an answer of this length.
+  // False: so many bytes of responses are unsent that this one is not taken.
   bool Write(RequestId id, std::string_view request_id, bool head_only, Moment now) {
     cgi_head_.clear();
     AppendCgiHead(response_, request_id, cgi_head_);

@@ -262,9 +262,9 @@ class JwkSetLoader {
     loaded_.skipped.push_back(name + ": " + reason);
   }
 
-  void AddKey(const Jwk& jwk, size_t place) {
+  void AddKey(const Jwk& jwk, size_t position) {
     const auto kid = jwk.String("kid");
-    std::string name = "key " + (kid ? Quoted(*kid) : std::to_string(place + 1));
+    std::string name = "key " + (kid ? Quoted(*kid) : std::to_string(position + 1));
     Outcome outcome = JudgeKey(jwk);
     if (const auto* const reason = std::get_if<std::string>(&outcome)) return Skip(name, *reason);
 

@@ -32,44 +32,44 @@ class BoundedCache {
 
   // Holds `capacity` entries, rounded up to whole sets, at least one.
   explicit BoundedCache(size_t capacity)
-      : sets_(capacity == 0 ? 1 : (capacity + kWays - 1) / kWays), places_(sets_ * kWays) {
+      : sets_(capacity == 0 ? 1 : (capacity + kWays - 1) / kWays), entries_(sets_ * kWays) {
     std::random_device random;
     seed_ = uint64_t{random()} << 32 | random();
   }
 
-  size_t capacity() const { return places_.size(); }
+  size_t capacity() const { return entries_.size(); }
 
   // The value of `key`, which may be changed in place and counts as just used; nullptr when it is
   // not there.
   Value* Find(const Key& key) {
-    Place* const place = FindPlace(key);
-    if (place == nullptr) return nullptr;
-    place->last_used = ++clock_;
-    return &place->value;
+    Entry* const entry = FindEntry(key);
+    if (entry == nullptr) return nullptr;
+    entry->last_used = ++clock_;
+    return &entry->value;
   }
 
   // Adds or replaces.
   Value* Insert(const Key& key, const Value& value) {
-    Place* place = FindPlace(key);
-    if (place == nullptr) {
-      place = SetOf(key);
-      for (Place* other = place; other != SetOf(key) + kWays; ++other) {
-        if (other->last_used < place->last_used) place = other;
+    Entry* entry = FindEntry(key);
+    if (entry == nullptr) {
+      entry = SetOf(key);
+      for (Entry* other = entry; other != SetOf(key) + kWays; ++other) {
+        if (other->last_used < entry->last_used) entry = other;
       }
     }
-    *place = {key, value, ++clock_};
-    return &place->value;
+    *entry = {key, value, ++clock_};
+    return &entry->value;
   }
 
   void Erase(const Key& key) {
-    Place* const place = FindPlace(key);
-    if (place != nullptr) *place = Place{};
+    Entry* const entry = FindEntry(key);
+    if (entry != nullptr) *entry = Entry{};
   }
 
-  void Clear() { places_.assign(places_.size(), Place{}); }
+  void Clear() { entries_.assign(entries_.size(), Entry{}); }
 
  private:
-  struct Place {
+  struct Entry {
     Key key{};
     Value value{};
     uint64_t last_used = 0;  // 0: empty
@@ -80,24 +80,24 @@ class BoundedCache {
     return hash ^ hash >> 32;
   }
 
-  Place* SetOf(const Key& key) {
+  Entry* SetOf(const Key& key) {
     const auto words = std::bit_cast<std::array<uint64_t, sizeof(Key) / 8>>(key);
     uint64_t hash = seed_;
     for (const uint64_t word : words) hash = Mix(hash ^ word);
     // The upper half, which every bit of the key has reached, scaled to the number of sets.
-    return &places_[((Mix(hash) >> 32) * sets_ >> 32) * kWays];
+    return &entries_[((Mix(hash) >> 32) * sets_ >> 32) * kWays];
   }
 
-  Place* FindPlace(const Key& key) {
-    Place* const set = SetOf(key);
-    for (Place* place = set; place != set + kWays; ++place) {
-      if (place->last_used != 0 && std::memcmp(&place->key, &key, sizeof key) == 0) return place;
+  Entry* FindEntry(const Key& key) {
+    Entry* const set = SetOf(key);
+    for (Entry* entry = set; entry != set + kWays; ++entry) {
+      if (entry->last_used != 0 && std::memcmp(&entry->key, &key, sizeof key) == 0) return entry;
     }
     return nullptr;
   }
 
   size_t sets_;
-  std::vector<Place> places_;
+  std::vector<Entry> entries_;
   uint64_t clock_ = 0;
   uint64_t seed_ = 0;
 };

@@ -120,7 +120,7 @@ size_t WriteWhatFits(const State& state) {
     if (state.is_blocking_pipe) {
       pollfd pipe{.fd = state.fd, .events = POLLOUT, .revents = 0};
       if (poll(&pipe, 1, 0) != 1 || (pipe.revents & POLLOUT) == 0) break;
-      size = std::min<size_t>(size, PIPE_BUF);  // which a pipe that is ready has room for
+      size = std::min<size_t>(size, PIPE_BUF);  // which a pipe that is ready takes
     }
     const ssize_t written = state.is_socket
                                 ? send(state.fd, left.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -12,18 +12,18 @@ namespace keys {
 // In decimal, with a minus sign when it is negative.
 void AppendNumber(std::string& out, int64_t number);
 
-// The last `digits` decimal digits of `value`, which is not negative, with leading zeros. `out` has
-// room for them.
+// The last `digits` decimal digits of `value`, which is not negative, with leading zeros. `out` is
+// that long.
 inline void WriteDigits(char* out, int value, int digits) {
-  for (int place = digits - 1; place >= 0; --place, value /= 10) {
-    out[place] = static_cast<char>('0' + value % 10);
+  for (int at = digits - 1; at >= 0; --at, value /= 10) {
+    out[at] = static_cast<char>('0' + value % 10);
   }
 }
 
 // Lower case, as everywhere in this program.
 inline constexpr std::string_view kHexDigits = "0123456789abcdef";
 
-// Two digits; `out` has room for them.
+// Two digits; `out` is that long.
 inline void WriteHex(char* out, unsigned char byte) {
   out[0] = kHexDigits[byte >> 4];
   out[1] = kHexDigits[byte & 15];

@@ -14,8 +14,8 @@ int HexDigit(char c) {
 
 constexpr size_t kLength = 36;
 
-constexpr bool IsHyphenPlace(size_t place) {
-  return place == 8 || place == 13 || place == 18 || place == 23;
+constexpr bool IsHyphenAt(size_t at) {
+  return at == 8 || at == 13 || at == 18 || at == 23;
 }
 
 }  // namespace
@@ -25,7 +25,7 @@ std::optional<Uuid> ParseUuid(std::string_view text) {
   Uuid uuid;
   size_t byte = 0;
   for (size_t i = 0; i < kLength;) {
-    if (IsHyphenPlace(i)) {
+    if (IsHyphenAt(i)) {
       if (text[i] != '-') return std::nullopt;
       ++i;
       continue;
@@ -40,11 +40,11 @@ std::optional<Uuid> ParseUuid(std::string_view text) {
 }
 
 void FormatUuid(const Uuid& uuid, char* out) {
-  size_t place = 0;
+  size_t at = 0;
   for (const unsigned char byte : uuid.bytes) {
-    if (IsHyphenPlace(place)) out[place++] = '-';
-    WriteHex(out + place, byte);
-    place += 2;
+    if (IsHyphenAt(at)) out[at++] = '-';
+    WriteHex(out + at, byte);
+    at += 2;
   }
 }
 

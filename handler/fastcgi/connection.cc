@@ -355,22 +355,22 @@ void FastCgi::Close(Connection& connection) {
 }
 
 void FastCgi::OnTime(Clock::time_point now) {
-  for (const auto& place : by_fd_) {
-    if (!place || place->fd < 0) continue;
-    const Clock::duration spent = now - place->since;
+  for (const auto& connection : by_fd_) {
+    if (!connection || connection->fd < 0) continue;
+    const Clock::duration spent = now - connection->since;
     const bool too_long =
-        (place->state == State::kIdle && spent > kIdleTimeout) ||
-        (place->state == State::kReading && spent > kRequestTimeout) ||
-        (place->state == State::kSending &&
-         (spent > kAnswerTimeout || now - place->answered_at > kWholeAnswerTimeout));
+        (connection->state == State::kIdle && spent > kIdleTimeout) ||
+        (connection->state == State::kReading && spent > kRequestTimeout) ||
+        (connection->state == State::kSending &&
+         (spent > kAnswerTimeout || now - connection->answered_at > kWholeAnswerTimeout));
     if (!too_long) continue;
-    if (place->state != State::kIdle) {
+    if (connection->state != State::kIdle) {
       Log(Level::kWarning, "fastcgi_timeout",
-          {{"state", place->state == State::kReading ? "reading" : "sending"}});
+          {{"state", connection->state == State::kReading ? "reading" : "sending"}});
     }
     // A client that reads its response slowly breaks no protocol.
-    if (place->state == State::kReading) metrics_.Add(Counter::kProtocolErrors);
-    Close(*place);
+    if (connection->state == State::kReading) metrics_.Add(Counter::kProtocolErrors);
+    Close(*connection);
   }
   if (!draining_ && connections_ < max_connections_) SetAccepting(true);
 }
@@ -378,13 +378,14 @@ void FastCgi::OnTime(Clock::time_point now) {
 void FastCgi::Drain(Clock::time_point now) {
   draining_ = true;
   SetAccepting(false);
-  for (const auto& place : by_fd_) {
-    if (!place || place->fd < 0) continue;
+  for (const auto& connection : by_fd_) {
+    if (!connection || connection->fd < 0) continue;
     // Serve a request that has arrived since the last epoll_wait. One that arrives later is unread
     // when we close, so nginx sends it to another process. nginx does so only for a connection that
     // it had kept: a new connection stays open for its first request, which is on its way.
-    if (place->state == State::kIdle) Read(*place, now);
-    if (place->fd >= 0 && place->state == State::kIdle && place->used) Close(*place);
+    if (connection->state == State::kIdle) Read(*connection, now);
+    if (connection->fd >= 0 && connection->state == State::kIdle && connection->used)
+      Close(*connection);
   }
 }
 

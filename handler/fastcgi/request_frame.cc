@@ -12,12 +12,12 @@ constexpr unsigned kParams = 4;
 constexpr unsigned kStdin = 5;
 constexpr unsigned kResponder = 1;
 
-unsigned Byte(std::string_view bytes, size_t place) {
-  return static_cast<unsigned char>(bytes[place]);
+unsigned Byte(std::string_view bytes, size_t at) {
+  return static_cast<unsigned char>(bytes[at]);
 }
 
-unsigned BigEndian(std::string_view bytes, size_t place) {
-  return Byte(bytes, place) << 8 | Byte(bytes, place + 1);
+unsigned BigEndian(std::string_view bytes, size_t at) {
+  return Byte(bytes, at) << 8 | Byte(bytes, at + 1);
 }
 
 // Reads a length of 1 or 4 bytes off the front of `params`.
@@ -54,8 +54,8 @@ RequestState CheckRequest(std::string_view bytes) {
   std::string joined_params;  // otherwise
   unsigned expected = kBeginRequest;
   unsigned id = 0;
-  for (size_t place = 0;;) {
-    const std::string_view rest = bytes.substr(place);
+  for (size_t at = 0;;) {
+    const std::string_view rest = bytes.substr(at);
     if (!rest.empty() && Byte(rest, 0) != kVersion) return RequestState::kMalformed;
     if (rest.size() >= 2 && Byte(rest, 1) != expected) return RequestState::kMalformed;
     if (rest.size() < kHeaderLength) return more;
@@ -67,10 +67,10 @@ RequestState CheckRequest(std::string_view bytes) {
     } else if (BigEndian(rest, 2) != id) {
       return RequestState::kMalformed;
     }
-    if (place + whole > kMaxRequestLength) return RequestState::kMalformed;
+    if (at + whole > kMaxRequestLength) return RequestState::kMalformed;
     if (rest.size() < whole) return more;
     const std::string_view content = rest.substr(kHeaderLength, length);
-    place += whole;
+    at += whole;
 
     if (expected == kBeginRequest) {
       if (BigEndian(content, 0) != kResponder) return RequestState::kMalformed;
@@ -88,7 +88,7 @@ RequestState CheckRequest(std::string_view bytes) {
       }
       expected = kStdin;
     } else if (content.empty()) {
-      return place == bytes.size() ? RequestState::kComplete : RequestState::kMalformed;
+      return at == bytes.size() ? RequestState::kComplete : RequestState::kMalformed;
     }
   }
 }

@@ -266,12 +266,12 @@ class Witness:
         return sorted(self.problems)
 
     def judge_counts(self, crashes):
-        """Within a window no two requests are granted the same of its places, and so never more than there are."""
+        """Within a window no two requests are granted the same of its requests, and so never more than it has."""
         granted = {}
         for seen in sorted((one for one in self.seen if one.status == 200), key=lambda one: one.began):
-            place = (seen.user.id, seen.window, seen.remaining)
-            before = granted.setdefault(place, seen)
+            grant = (seen.user.id, seen.window, seen.remaining)
+            before = granted.setdefault(grant, seen)
             if before is not seen and not any(one.meets(before.began, seen.ended) for one in crashes):
-                self.problems.append((seen.began, f"granted twice: {seen.user.kind} {place}"))
+                self.problems.append((seen.began, f"granted twice: {seen.user.kind} {grant}"))
             if seen.user.kind == "free" and not 0 <= seen.remaining < LIMIT:
                 self.problems.append((seen.began, f"a free user has {seen.remaining} left"))

@@ -105,7 +105,7 @@ class Model(unittest.TestCase):
         self.assertRegex(self.judged(self.answer(took=3.5), spans=[long])[0], "after 3.50 s")
         self.assertEqual(self.judged(self.answer(took=3.5), spans=[Span("", now, now, pauses=1)]), [])
 
-    def test_no_place_of_a_window_is_granted_twice_unless_the_counts_were_lost_between(self):
+    def test_no_request_of_a_window_is_granted_twice_unless_the_counts_were_lost_between(self):
         first, second = {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "60"}, {"x-ratelimit-remaining": "4"}
         self.assertEqual(self.judged(self.answer(**first), self.answer(**first | second)), [])
         self.assertRegex(self.judged(self.answer(**first), self.answer(**first))[0], "granted twice")

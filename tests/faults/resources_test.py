@@ -74,7 +74,7 @@ class Logs(unittest.TestCase):
                 self.assertEqual(peer.answer()[0], 401)
 
     def says_so(self, handler, read):
-        """Once there is room again, it says how many lines are missing; what it kept is whole lines."""
+        """Once the disk has space again, it says how many lines are missing; what it kept is whole lines."""
         text = b""
 
         def is_said():
@@ -183,11 +183,11 @@ class Mixture:
             asked = self.chance.choices(self.kinds, self.weights, k=self.PEERS)
             for peer, (_, texts, _) in zip(self.peers, asked, strict=True):
                 peer.send(self.chance.choice(texts))
-            for place, (name, _, expected) in enumerate(asked):
-                self._finish(place, name, expected)
+            for number, (name, _, expected) in enumerate(asked):
+                self._finish(number, name, expected)
 
-    def _finish(self, place, name, expected):
-        peer = self.peers[place]
+    def _finish(self, number, name, expected):
+        peer = self.peers[number]
         self.seen[name] += 1
         if expected is not None:
             try:
@@ -198,7 +198,7 @@ class Mixture:
                 raise AssertionError(f"{name}: {got}")
         if name in ("malformed", "not kept", "aborted"):
             peer.close()
-            self.peers[place] = Peer(self.handler.socket)
+            self.peers[number] = Peer(self.handler.socket)
 
     def lowest_memory(self):
         """Over three of its ticks, at which it tidies up."""
@@ -235,7 +235,7 @@ class Memory(unittest.TestCase):
             for peer in sending:
                 status, headers, body = peer.answer()
                 self.assertEqual((status, len(body)), (200, int(headers["content-length"])))
-            self.assertEqual(handler.ask(rich.token)[0], 200, "there is room again")
+            self.assertEqual(handler.ask(rich.token)[0], 200, "the budget is free again")
             record(
                 "80 clients that do not read lists of 10,000 keys",
                 f"{len(sending)} lists, {len(refused)} x 503; {highest / MEGABYTE:.0f} MB more memory at most",
