@@ -162,7 +162,7 @@ test-faults: ## the fault tests alone: databases, processes and clients that fai
 test-random: ## random faults under load for SECONDS (600), by SEED (the clock); draws tests/faults/run.svg
 	tools/install-packages --check build run test
 	$(LOCKED) $(MAKE) all
-	RANDOM_SECONDS=$(SECONDS) RANDOM_SEED=$(SEED) tests/run tests/faults/random_test.py
+	RANDOM_SECONDS=$(SECONDS) RANDOM_SEED=$(or $(SEED),$$(date +%s)) tests/run tests/faults/random_test.py
 	tests/faults/draw_run
 
 test-tls: ## the TLS scan alone

@@ -123,7 +123,8 @@ void ListKeys::Respond(const LookupResult& result, size_t position, std::string_
                                                     : ApiError::kServiceUnavailable,
            Describe(result.fault), context, response);
   } else if (result.list == nullptr) {
-    ended_sessions_.Insert({context.user, context.session}, now.steady + kEndedSessionKept);
+    ended_sessions_.Insert({context.user, context.session},
+                           result.sent_at + LookupBatcher::kRefusalHolds);
     Refuse(ApiError::kInvalidSession, "session_not_live", context, response);
   } else {
     RespondWithList(*result.list, position, body, now, context, response);

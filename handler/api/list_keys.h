@@ -50,8 +50,6 @@ struct RequestContext {
 
 class ListKeys {
  public:
-  static constexpr std::chrono::seconds kEndedSessionKept{1};
-
   // `metrics` outlives this.
   ListKeys(const Config& config, Metrics& metrics);
 

@@ -276,7 +276,7 @@ void LookupBatcher::HandleResults(Clock::time_point now) {
     if (state_ == State::kPreparing) {
       HandlePrepared(result, now);
     } else if (result.is_good()) {
-      HandleRows(result);
+      HandleRows(result, now);
     } else {
       HandleError(result, now);
     }
@@ -291,7 +291,7 @@ void LookupBatcher::AdaptBatchSize(const Result& result, size_t lookups) {
   }
 }
 
-void LookupBatcher::HandleRows(const Result& result) {
+void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
   assert(in_flight_);
   has_answered_ = true;
   poison_user_.reset();
@@ -308,8 +308,10 @@ void LookupBatcher::HandleRows(const Result& result) {
     }
     return;
   }
-  // "No session" and "over the limit" hold for the requests that arrived meanwhile, too.
-  for (size_t i = 0; i < lists.size(); ++i) {
+  // "No session" and "over the limit" hold for the requests that arrived meanwhile, too. (Not if
+  // this process, or its machine, has stood still since.)
+  const bool still_holds = now - batch.sent_at < kRefusalHolds;
+  for (size_t i = 0; i < lists.size() && still_holds; ++i) {
     Lookup& lookup = batch.lookups[i];
     std::vector<Waiter> joined;
     if (lists[i] == nullptr) {
@@ -322,9 +324,10 @@ void LookupBatcher::HandleRows(const Result& result) {
 
   for (size_t i = 0; i < lists.size(); ++i) {
     const KeyList* const list = lists[i];
-    answered_(batch.lookups[i].waiters, {.list = list, .key_at = [this, list](size_t key) {
-                                           return lists_.Key(*list, key);
-                                         }});
+    answered_(batch.lookups[i].waiters,
+              {.list = list,
+               .key_at = [this, list](size_t key) { return lists_.Key(*list, key); },
+               .sent_at = batch.sent_at});
   }
 }
 

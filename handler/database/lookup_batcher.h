@@ -13,7 +13,8 @@
 // Batching   Lookups that arrive while a batch is in flight, or while its results are handled, are
 //            the next batch: one per user, at most kMaxBatch, fewer while results are large.
 // Joining    One lookup answers every request of its session. When it finds no session, or finds
-//            the user over the limit, it also answers the requests that arrived meanwhile.
+//            the user over the limit, it also answers the requests that arrived meanwhile, unless
+//            it was sent longer than kRefusalHolds ago.
 // Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, but only once
 //            after an error that it may have caused. A request is never sent past its deadline. If
 //            the transaction had committed when the connection broke, the retry counts it again.
@@ -58,6 +59,7 @@ struct LookupResult {
   std::string_view sqlstate = {};  // of a fault; empty when PostgreSQL said none
   const KeyList* list = nullptr;   // null: a fault, or the session is not live
   KeyAt key_at = {};               // of `list`
+  Clock::time_point sent_at{};     // what was found is not older than this
 };
 
 class LookupBatcher {
@@ -65,6 +67,8 @@ class LookupBatcher {
   static constexpr std::chrono::milliseconds kConnectTimeout{2000};  // per host
   static constexpr size_t kMaxBatch = 64;                            // lookups of one statement
   static constexpr size_t kMaxWaiting = 4096;  // requests; beyond, they are refused
+  // How long a refusal that a lookup found is true of later requests, from when it was sent.
+  static constexpr std::chrono::seconds kRefusalHolds{1};
 
   // Answers the requests that wait for one lookup. The first `result.list->granted` of them are
   // granted, in this order, including those that are `gone`: they are counted, but need no answer.
@@ -145,7 +149,7 @@ class LookupBatcher {
                      Clock::time_point now);
 
   void HandleResults(Clock::time_point now);
-  void HandleRows(const Result& result);
+  void HandleRows(const Result& result, Clock::time_point now);
   bool MatchLists(const Batch& batch, std::vector<const KeyList*>& lists) const;
   void AdaptBatchSize(const Result& result, size_t lookups);
   void HandleError(const Result& result, Clock::time_point now);

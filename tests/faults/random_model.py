@@ -73,13 +73,15 @@ class Key:
 
 
 class Someone(User):
-    """A user whose keys and session change. `kind`: pro, free, expired, forged, nobody (no cookie)."""
+    """A user whose keys and session change. `kind`: pro, free, expired, forged, nobody (no cookie).
 
-    def __init__(self, stack, kind, alg="HS256"):
+    `verifies`: whether the key set has the key that signs his tokens, whichever session they are of.
+    """
+
+    def __init__(self, stack, kind, alg, verifies):
         super().__init__(stack, tier="free" if kind == "free" else "pro")
-        self.kind, self.kind_when_live, self.alg = kind, kind, alg
+        self.kind, self.kind_when_live, self.alg, self.verifies = kind, kind, alg, verifies
         self.is_live = Fact(kind in ("pro", "free"))
-        self.verifies = Fact(True)
         self.keys = []
         self.signs_in(self.session)
         if kind == "expired":
@@ -94,7 +96,7 @@ class Someone(User):
     def with_session(self, session, is_stopping):
         """The same user, signed in anew; None when the run ends before."""
         again = copy.copy(self)
-        again.kind, again.is_live, again.verifies = self.kind_when_live, Fact(True), Fact(True)
+        again.kind, again.is_live = self.kind_when_live, Fact(True)
         insert = f"INSERT INTO auth.sessions (id, user_id) VALUES ('{session}', '{self.id}') ON CONFLICT DO NOTHING"
         if not self.commit(insert, is_stopping):
             return None
@@ -243,7 +245,7 @@ class Witness:
         with self.lock:
             self.seen.append(Seen(user, answer.began, answer.took, answer.status, *numbers))
             if problem:
-                self.problems.append((answer.began, f"{user.kind} {user.id}: {problem}"))
+                self.problems.append((answer.began, f"{user.kind} {user.alg} {user.id}: {problem}"))
 
     def judge(self, spans):
         """All that is wrong, as (moment, text)."""

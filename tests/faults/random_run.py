@@ -14,7 +14,7 @@ import time
 import traceback
 import uuid
 
-from tests.faults.random_model import DEADLINE, LIMIT, SLACK, Someone, Span, Witness
+from tests.faults.random_model import DEADLINE, LIMIT, SLACK, Fact, Someone, Span, Witness
 from tests.support.load import Client
 from tests.support.stack import Stack, stopped
 from tests.support.token_keys import replace
@@ -162,18 +162,14 @@ class ProcessFaults(Line):
         """The set lacks a key for a while: its users are signed out, nobody else is."""
         file = pathlib.Path(self.stack.env["KEYS_JWKS_FILE"])
         without = file.read_text(encoding="utf-8").replace('"ES256"', '"ES256-not"')
-        concerned = [user for user in list(self.run.users) if user.alg == "ES256"]
+        verifies = self.run.verifies["ES256"]
         with self.span("signing key withdrawn"):
-            for user in concerned:
-                user.verifies.begin(False)
+            verifies.begin(False)
             with self._key_file(without):
-                for user in concerned:
-                    user.verifies.done(2 * SLACK)  # each process looks at the file once per second
+                verifies.done(2 * SLACK)  # each process looks at the file once per second
                 time.sleep(chance.uniform(1, 5))
-                for user in concerned:
-                    user.verifies.begin(True)
-            for user in concerned:
-                user.verifies.done(2 * SLACK)
+                verifies.begin(True)
+            verifies.done(2 * SLACK)
 
     @contextlib.contextmanager
     def _key_file(self, text):
@@ -204,6 +200,7 @@ class RandomRun:
         self.seed, self.seconds = seed, seconds
         self.stopping = threading.Event()
         self.witness, self.spans, self.users = Witness(), [], []
+        self.verifies = {"HS256": Fact(True), "ES256": Fact(True)}
         self.stack = None
         self.began = 0.0
 
@@ -234,7 +231,8 @@ class RandomRun:
     def _make_users(self):
         for kind, count in USERS.items():
             for number in range(count):
-                user = Someone(self.stack, kind, "ES256" if number % 4 == 3 else "HS256")
+                alg = "ES256" if number % 4 == 3 else "HS256"
+                user = Someone(self.stack, kind, alg, self.verifies[alg])
                 if kind == "nobody":
                     user.token = None
                 for key in range(number % 4):

@@ -168,17 +168,19 @@ TEST_CASE("a request behind those granted is 429, and the user's next one needs 
   }
 }
 
-TEST_CASE("a session that has ended is 401, for a second without a lookup") {
+TEST_CASE("a session that has ended is 401, for a second after the lookup without another") {
   Fixture fixture;
   fixture.SignIn();
-  fixture.Respond({});
+  const Clock::time_point sent_at = fixture.now.steady;
+  fixture.now.steady += std::chrono::milliseconds(400);
+  fixture.Respond({.sent_at = sent_at});
   CHECK(fixture.response.status == 401);
   CHECK(fixture.context.rule == "session_not_live");
   CHECK_FALSE(fixture.Authorize(fixture.good));
   CHECK(fixture.response.status == 401);
   CHECK(fixture.context.rule == "session_not_live_remembered");
   CHECK(fixture.response.headers.find("RateLimit") == std::string::npos);
-  fixture.now.steady += ListKeys::kEndedSessionKept;
+  fixture.now.steady = sent_at + LookupBatcher::kRefusalHolds;
   CHECK(fixture.Authorize(fixture.good));
 }
 
