@@ -255,9 +255,14 @@ class ClientsGone(unittest.TestCase):
         """The pool's backend, stopped with one lookup of somebody else's."""
         patient = User(self.stack, tier="pro")
         pid = int(self.stack.psql("SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime'"))
+        sent = counter(self.stack, "keys_statement_lookups_count")
         with Peer(self.stack.socket) as first:
             with stopped(pid):
                 first.send(request(patient.token))
+                # Else those who come now are asked for with it.
+                self.stack.wait_until(
+                    lambda: counter(self.stack, "keys_statement_lookups_count") > sent, what="a statement in flight"
+                )
                 yield
             self.assertEqual(first.answer()[0], 200)
         self.assertEqual(patient.counts("minute_count"), "1")
