@@ -15,6 +15,7 @@
 #include "handler/api/metrics.h"
 #include "handler/auth/key_files.h"
 #include "handler/base/log.h"
+#include "handler/cgi.h"
 #include "handler/config.h"
 #include "handler/database/database_check.h"
 #include "handler/database/key_list.h"

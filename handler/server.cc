@@ -7,16 +7,11 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <memory>
 #include <random>
 #include <span>
-#include <stdexcept>
 #include <vector>
 
 #include "handler/api/list_keys.h"
@@ -46,16 +41,6 @@ constexpr int kMaxPolls = 4;                 // for more, before a turn's statem
 constexpr size_t kMaxKeptText = 256 * 1024;  // memory beyond this is given back after a response
 constexpr size_t kTrimAfterClosed = 32;      // connections that have left since the last tick
 
-int64_t Microseconds(Clock::duration duration) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
-// Milliseconds for epoll_wait, rounded up so that the moment has come when it returns.
-int Until(Clock::time_point wake) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()).count();
-  return static_cast<int>(std::clamp<int64_t>(left, 0, 1000));
-}
-
 // Bytes; 0 when /proc does not tell.
 int64_t ResidentMemory() {
   std::ifstream statm("/proc/self/statm");  // proc(5)
@@ -63,17 +48,6 @@ int64_t ResidentMemory() {
   int64_t resident = 0;
   statm >> size >> resident;
   return resident * sysconf(_SC_PAGESIZE);
-}
-
-void LogMetricsProblem(Metrics& metrics) {
-  const std::string problem = metrics.TakeProblem();
-  if (!problem.empty()) Log(Level::kWarning, "metrics_file", {{"problem", problem}});
-}
-
-// The descriptor, or a std::runtime_error that says `what` failed.
-int NeedFd(int fd, const char* what) {
-  if (fd < 0) throw std::runtime_error(std::string(what) + ": " + std::strerror(errno));
-  return fd;
 }
 
 class Server {
@@ -113,7 +87,7 @@ class Server {
     Clock::time_point tick = Clock::now();
     while (!Drained()) {
       FlushLog();
-      int count = DispatchEvents(Until(std::min(batcher_.NextTime(), tick)));
+      int count = DispatchEvents(MillisecondsUntil(std::min(batcher_.NextTime(), tick)));
       // What comes during a turn goes into its statement: fewer and larger ones.
       for (int polls = 0; count > 0 && polls < kMaxPolls; ++polls) count = DispatchEvents(0);
       const Clock::time_point now = Clock::now();
@@ -219,7 +193,7 @@ class Server {
     metrics_.Set(Gauge::kOldestWait, Microseconds(std::max<Clock::duration>(deadline_ - left, {})));
     metrics_.Set(Gauge::kKeySetConfirmed, key_files_.confirmed_at());
     metrics_.Set(Gauge::kResidentMemory, ResidentMemory());
-    LogMetricsProblem(metrics_);
+    metrics_.LogProblem();
     CountLookups();
   }
 
@@ -376,71 +350,10 @@ class Server {
   Clock::time_point drained_by_{};
 };
 
-// The request of a CGI program (RFC 3875, section 4.1), with nginx's names for what it adds.
-Request RequestOfEnvironment() {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return value == nullptr ? std::string_view{} : std::string_view(value);
-  };
-  return {.method = variable("REQUEST_METHOD"),
-          .cookie = variable("HTTP_COOKIE"),
-          .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
-          .request_id = variable("REQUEST_ID"),
-          .trace_id = variable("KEYS_TRACE_ID"),
-          .has_api_key = !variable("KEYS_API_KEY_SIGN").empty(),
-          .status_page = {}};
-}
-
 }  // namespace
 
 int Serve(const Config& config, KeyFiles& key_files, int listener) {
   return Server(config, key_files, listener).Run();
-}
-
-int AnswerCgi(const Config& config, KeyFiles& key_files) {
-  Metrics metrics(config.metrics_file);
-  LogMetricsProblem(metrics);
-  ListKeys list_keys(config, metrics);
-  RequestContext context;
-  Response response;
-  std::string body;  // the response keeps a view of it
-  if (list_keys.Authorize(RequestOfEnvironment(), key_files.keys(), Moment::Now(), context,
-                          response)) {
-    bool answered = false;
-    const UniqueFd epoll(NeedFd(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
-    context.asked = Clock::now();
-    LookupBatcher batcher(
-        {.url = config.database_url,
-         .sql = ListKeysStatement(config.token.require_session),
-         .deadline = config.deadline,
-         .epoll = epoll.get(),
-         .tag = kDatabaseTag},
-        [&](std::span<const Waiter>, const LookupResult& result) {
-          if (result.list == nullptr || !WriteKeyList(result.list->keys, result.key_at, body)) {
-            body.clear();
-          }
-          list_keys.Respond(result, 0, body, Moment::Now(), context, response);
-          answered = true;
-        },
-        context.asked);
-    batcher.Submit(0, context.user, context.session, context.asked);
-    batcher.Send(context.asked);
-    while (!answered) {
-      epoll_event event{};
-      const int count = epoll_wait(epoll.get(), &event, 1, Until(batcher.NextTime()));
-      const Clock::time_point now = Clock::now();
-      if (count > 0) batcher.OnEvent(now);
-      batcher.OnTime(now);
-      batcher.Send(now);
-    }
-  }
-  LogRequest(context, response, Moment::Now(), metrics);
-  std::string out;
-  AppendCgiResponse(response, context.request_id, context.head_only, out);
-  const bool written =
-      std::fwrite(out.data(), 1, out.size(), stdout) == out.size() && std::fflush(stdout) == 0;
-  FlushLog();
-  return written ? 0 : 1;
 }
 
 }  // namespace keys

@@ -17,10 +17,6 @@ namespace keys {
 // std::runtime_error when it cannot start.
 int Serve(const Config& config, KeyFiles& key_files, int listener);
 
-// Answers the one request that the environment describes (RFC 3875) on stdout; returns the exit
-// status, 0 whatever the status of the response.
-int AnswerCgi(const Config& config, KeyFiles& key_files);
-
 }  // namespace keys
 
 #endif  // HANDLER_SERVER_H_

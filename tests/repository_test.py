@@ -16,7 +16,7 @@ RUNTIME = {"libstdc++.so.6", "libgcc_s.so.1", "libm.so.6", "libc.so.6"}
 NOT_COUNTED = re.compile(r"ld-linux.*|lib[au]\w*san\.so\.\d+")
 # The folders of handler/, and the files above them; each includes only those that stand before it. auth and database know
 # nothing of each other.
-ORDER = ("base", "auth", "database", "config", "api", "fastcgi", "server", "main")
+ORDER = ("base", "auth", "database", "config", "api", "fastcgi", "cgi", "server", "main")
 SIBLINGS = {("auth", "database"), ("database", "auth")}
 # Which files may include a C library's header.
 ONLY_IN = {

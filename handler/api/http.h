@@ -19,7 +19,7 @@ struct Request {
   std::string_view sec_fetch_site = {};  // HTTP_SEC_FETCH_SITE
   std::string_view request_id = {};      // REQUEST_ID: from nginx; empty or malformed: one is made
   std::string_view trace_id = {};        // KEYS_TRACE_ID: from nginx; malformed: ignored
-  bool has_api_key = false;              // KEYS_API_KEY_SIGN: an API key was sent; never its value
+  bool has_api_key = false;              // KEYS_HAS_API_KEY: an API key was sent; never its value
   std::string_view status_page = {};     // KEYS_STATUS_PAGE: readyz or metrics, from nginx alone
 };
 

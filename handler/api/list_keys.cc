@@ -26,10 +26,6 @@ ApiError ErrorOf(TokenRefusal refusal) {
 
 constexpr size_t kEndedSessions = 4096;
 
-int64_t Microseconds(Clock::duration duration) {
-  return std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
-}
-
 }  // namespace
 
 ListKeys::ListKeys(const Config& config, Metrics& metrics)

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "handler/auth/token_refusal.h"
+#include "handler/base/log.h"
 #include "handler/base/text.h"
 #include "version.h"
 
@@ -341,6 +342,11 @@ void Metrics::AppendGauges(Text& text) const {
     text.Head(row.name, row.help, "gauge");
     text.Sample(row.name, "", "", value, row.unit);
   }
+}
+
+void Metrics::LogProblem() {
+  const std::string problem = TakeProblem();
+  if (!problem.empty()) Log(Level::kWarning, "metrics_file", {{"problem", problem}});
 }
 
 }  // namespace keys

@@ -83,8 +83,10 @@ class Metrics {
 
   void AppendText(std::string& out) const;
 
-  // What has happened to the file since the last call, for the log; empty: nothing.
+  // What has happened to the file since the last call; empty: nothing.
   std::string TakeProblem() { return file_.TakeProblem(); }
+  // Writes it into the log.
+  void LogProblem();
 
  private:
   struct Shared;

@@ -5,6 +5,9 @@
 
 #include <unistd.h>
 
+#include <cerrno>
+#include <system_error>
+
 namespace keys {
 
 class UniqueFd {
@@ -20,6 +23,12 @@ class UniqueFd {
  private:
   int fd_;
 };
+
+// The descriptor that `call` has returned; throws std::system_error when it has returned none.
+inline int NeedFd(int fd, const char* call) {
+  if (fd < 0) throw std::system_error(errno, std::generic_category(), call);
+  return fd;
+}
 
 }  // namespace keys
 

@@ -421,7 +421,7 @@ bool LookupBatcher::circuit_is_open(Clock::time_point now) const {
 void LookupBatcher::OnTimeWhileConnecting(Clock::time_point now) {
   for (size_t host = 0; host < attempts_.size(); ++host) {
     if (attempts_[host].connection && attempts_[host].give_up_at <= now) {
-      FailAttempt(host, "no connection within 2 s", {}, now);
+      FailAttempt(host, "connecting timed out", {}, now);
     }
   }
   if (reconnect_.retry_at() <= now) Connect(now);
@@ -435,7 +435,7 @@ void LookupBatcher::OnTime(Clock::time_point now) {
   if (state_ == State::kConnecting) {
     OnTimeWhileConnecting(now);
   } else if (state_ == State::kPreparing && give_up_at_ <= now) {
-    Disconnect("no statement prepared within 2 s", {}, now);
+    Disconnect("preparing the statement timed out", {}, now);
   } else if (IsStalled(now)) {
     // statement_timeout is shorter than the deadline, so a live server would have answered by now.
     Disconnect("the server is silent", {}, now);

@@ -266,7 +266,7 @@ void FastCgi::Serve(Connection& connection, Clock::time_point now) {
       .sec_fetch_site = parsed.Parameter("HTTP_SEC_FETCH_SITE"),
       .request_id = parsed.Parameter("REQUEST_ID"),
       .trace_id = parsed.Parameter("KEYS_TRACE_ID"),
-      .has_api_key = !parsed.Parameter("KEYS_API_KEY_SIGN").empty(),
+      .has_api_key = !parsed.Parameter("KEYS_HAS_API_KEY").empty(),
       .status_page = parsed.Parameter("KEYS_STATUS_PAGE"),
   };
   events_.request(connection.request, request);

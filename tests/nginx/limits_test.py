@@ -29,7 +29,7 @@ class Session(unittest.TestCase):
         pool.requests.clear()
         answer = ask(pool, get_request(cookie, [("X-API-Key", "sk_live_x")]))
         self.assertEqual(answer.status, 200)
-        return "KEYS_API_KEY_SIGN" in dict(pool.requests[0].parameters)
+        return "KEYS_HAS_API_KEY" in dict(pool.requests[0].parameters)
 
     def test_every_form_that_the_handler_accepts_is_one_as_short_as_it_can_be(self):
         for what, cookie in {

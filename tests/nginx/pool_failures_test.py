@@ -182,7 +182,7 @@ class WhatIsSent(PoolTestCase):
         ):
             with self.subTest(request):
                 parameters = dict(self.parameters(**request))
-                self.assertEqual(parameters["KEYS_API_KEY_SIGN"], "1")
+                self.assertEqual(parameters["KEYS_HAS_API_KEY"], "1")
                 self.assertNotIn("secret", str(parameters))
 
     def test_cookie_lines_are_joined(self):
