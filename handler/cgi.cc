@@ -11,7 +11,6 @@
 #include "handler/api/http.h"
 #include "handler/api/list_keys.h"
 #include "handler/api/metrics.h"
-#include "handler/api/response_body.h"
 #include "handler/base/clock.h"
 #include "handler/base/log.h"
 #include "handler/base/unique_fd.h"
@@ -21,19 +20,9 @@
 namespace keys {
 namespace {
 
-// The request of a CGI program (RFC 3875, section 4.1), with nginx's names for what it adds.
-Request RequestOfEnvironment() {
-  const auto variable = [](const char* name) {
-    const char* const value = std::getenv(name);
-    return value == nullptr ? std::string_view{} : std::string_view(value);
-  };
-  return {.method = variable("REQUEST_METHOD"),
-          .cookie = variable("HTTP_COOKIE"),
-          .sec_fetch_site = variable("HTTP_SEC_FETCH_SITE"),
-          .request_id = variable("REQUEST_ID"),
-          .trace_id = variable("KEYS_TRACE_ID"),
-          .has_api_key = !variable("KEYS_HAS_API_KEY").empty(),
-          .status_page = {}};
+std::string_view Variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? std::string_view{} : std::string_view(value);
 }
 
 }  // namespace
@@ -45,7 +34,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
   RequestContext context;
   Response response;
   std::string body;  // the response keeps a view of it
-  if (list_keys.Authorize(RequestOfEnvironment(), key_files.keys(), Moment::Now(), context,
+  if (list_keys.Authorize(RequestFrom(Variable), key_files.keys(), Moment::Now(), context,
                           response)) {
     bool answered = false;
     const UniqueFd epoll(NeedFd(epoll_create1(EPOLL_CLOEXEC), "epoll_create1"));
@@ -56,9 +45,7 @@ int AnswerCgi(const Config& config, KeyFiles& key_files) {
          .deadline = config.deadline,
          .epoll = epoll.get()},
         [&](std::span<const Waiter>, const LookupResult& result) {
-          if (result.list == nullptr || !WriteKeyList(result.list->keys, result.key_at, body)) {
-            body.clear();
-          }
+          WriteListBody(result, body);
           list_keys.Respond(result, 0, body, Moment::Now(), context, response);
           answered = true;
         },

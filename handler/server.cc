@@ -16,7 +16,6 @@
 
 #include "handler/api/list_keys.h"
 #include "handler/api/metrics.h"
-#include "handler/api/response_body.h"
 #include "handler/base/log.h"
 #include "handler/base/notify.h"
 #include "handler/base/unique_fd.h"
@@ -36,7 +35,7 @@ constexpr std::chrono::seconds kTick{1};
 // At the end of a process; with the deadline under the 90 s of tools/replace-pool and
 // TimeoutStopSec=.
 constexpr std::chrono::seconds kMaxSending{20};
-constexpr int kEventsATurn = 64;
+constexpr int kMaxEventsPerWait = 64;
 constexpr int kMaxPolls = 4;                 // for more, before a turn's statement is sent
 constexpr size_t kMaxKeptText = 256 * 1024;  // memory beyond this is given back after a response
 constexpr size_t kTrimAfterClosed = 32;      // connections that have left since the last tick
@@ -59,11 +58,11 @@ class Server {
         metrics_(config.metrics_file),
         list_keys_(config, metrics_),
         signals_(NeedFd(TakeSignals(), "signalfd")),
-        fastcgi_(listener, epoll_.get(), kListenerTag,
-                 {.request = [this](RequestId ticket,
-                                    const Request& request) { OnRequest(ticket, request); },
-                  .gone = [this](RequestId ticket) { OnGone(ticket); }},
-                 metrics_),
+        fastcgi_(
+            listener, epoll_.get(), kListenerTag,
+            {.request = [this](RequestId id, const Request& request) { OnRequest(id, request); },
+             .gone = [this](RequestId id) { OnGone(id); }},
+            metrics_),
         batcher_(
             {.url = config.database_url,
              .sql = ListKeysStatement(config.token.require_session),
@@ -91,7 +90,8 @@ class Server {
       // What comes during a turn goes into its statement: fewer and larger ones.
       for (int polls = 0; count > 0 && polls < kMaxPolls; ++polls) count = DispatchEvents(0);
       const Clock::time_point now = Clock::now();
-      FollowOthers(now);
+      CountLookups();
+      ConnectAfterSibling(now);
       batcher_.OnTime(now);
       batcher_.Send(now);
       if (now >= tick) {
@@ -116,18 +116,19 @@ class Server {
 
   // Give a client that is still reading a long response kMaxSending more.
   bool Drained() const {
-    if (!draining_ || fastcgi_.connections() == 0) return draining_;
+    if (!draining_) return false;
+    if (fastcgi_.connections() == 0) return true;
     return Clock::now() >=
            drained_by_ + (fastcgi_.is_sending() ? kMaxSending : std::chrono::seconds(0));
   }
 
-  // Waits so many milliseconds for events at most. How many there were.
+  // Waits up to `timeout` milliseconds for events and handles them. Returns their number.
   int DispatchEvents(int timeout) {
-    std::array<epoll_event, kEventsATurn> events;
-    const int count = epoll_wait(epoll_.get(), events.data(), kEventsATurn, timeout);
+    std::array<epoll_event, kMaxEventsPerWait> events;
+    const int count = epoll_wait(epoll_.get(), events.data(), kMaxEventsPerWait, timeout);
     const Clock::time_point now = Clock::now();
-    // Before so many connections, the database: who waits for its result came before them.
-    if (count == kEventsATurn && batcher_.connected()) batcher_.OnEvent(now);
+    // A full batch of events: the database's result first, because its requests are older.
+    if (count == kMaxEventsPerWait && batcher_.connected()) batcher_.OnEvent(now);
     for (int i = 0; i < count; ++i) Dispatch(events[static_cast<size_t>(i)], now);
     return count;
   }
@@ -201,12 +202,12 @@ class Server {
   void CountLookups() {
     const LookupBatcher::Stats& stats = batcher_.stats();
     metrics_.Set(Gauge::kDatabaseConnected, batcher_.connected() ? 1 : 0);
+    if (stats == counted_) return;
     metrics_.Add(Counter::kDatabaseReconnects, stats.connects - counted_.connects);
     metrics_.Add(Counter::kLookupRetries, stats.retries - counted_.retries);
     metrics_.Add(Counter::kPoisonLookups, stats.poison - counted_.poison);
-    if (const int64_t sent = stats.statements - counted_.statements; sent > 0) {
-      const int64_t lookups = (stats.lookups - counted_.lookups) / sent;
-      for (int64_t i = 0; i < sent; ++i) metrics_.Observe(Histogram::kStatementLookups, lookups);
+    if (stats.statements > counted_.statements) {  // by one: a turn of the loop sends one at most
+      metrics_.Observe(Histogram::kStatementLookups, stats.lookups - counted_.lookups);
     }
     counted_ = stats;
   }
@@ -217,13 +218,13 @@ class Server {
     RequestContext& context = ContextOf(id);
     context.is_readiness_check = request.status_page == "readyz";
     if (context.is_readiness_check) {
-      context.request_id.assign(request.request_id);
+      AssignRequestId(request, context.request_id);
       context.head_only = request.method == "HEAD";
       CheckReadiness(id, now);
     } else if (!request.status_page.empty()) {
       SendMetrics(id, request, now);
     } else if (list_keys_.Authorize(request, key_files_.keys(), now, context, response_)) {
-      context.asked = context.answered = Clock::now();
+      context.asked = Clock::now();
       batcher_.Submit(id, context.user, context.session, context.asked);
     } else {
       const Moment refused = Moment::Now();
@@ -234,10 +235,7 @@ class Server {
 
   void OnResult(std::span<const Waiter> waiters, const LookupResult& result) {
     if (body_.use_count() > 1) body_ = std::make_shared<std::string>();  // a peer still takes it
-    if (result.list == nullptr || result.list->granted == 0 ||
-        !WriteKeyList(result.list->keys, result.key_at, *body_)) {
-      body_->clear();
-    }
+    WriteListBody(result, *body_);
     const Moment now = Moment::Now();
     for (size_t position = 0; position < waiters.size(); ++position) {
       if (waiters[position].gone) continue;
@@ -277,22 +275,20 @@ class Server {
   }
 
   void SendMetrics(RequestId id, const Request& request, Moment now) {
+    std::string& request_id = ContextOf(id).request_id;
+    AssignRequestId(request, request_id);
     if (request.status_page == "metrics") {
       ReportState(now.steady);
       response_.content_type = "text/plain; version=0.0.4; charset=utf-8";
       metrics_.AppendText(response_.body);
     } else {
-      RespondWithError(ApiError::kServiceUnavailable, request.request_id, nullptr, response_);
+      RespondWithError(ApiError::kServiceUnavailable, request_id, nullptr, response_);
     }
-    Write(id, request.request_id, request.method == "HEAD", now);
+    Write(id, request_id, request.method == "HEAD", now);
   }
 
-  // When another process of the pool has connected, try at once.
-  void FollowOthers(Clock::time_point now) {
-    if (batcher_.stats().statements != counted_.statements ||
-        batcher_.stats().connects != counted_.connects) {
-      CountLookups();
-    }
+  // When another process of the pool has connected, tries at once.
+  void ConnectAfterSibling(Clock::time_point now) {
     const int64_t connects = metrics_.Total(Counter::kDatabaseReconnects);
     if (connects != pool_connects_ && !batcher_.connected()) batcher_.OnSiblingConnected(now);
     pool_connects_ = connects;

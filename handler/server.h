@@ -4,7 +4,7 @@
 // SIGTERM, SIGINT and SIGUSR1 drain: the process accepts no connection, answers the requests that
 // it has, closes kept connections and ends within the deadline plus 1 s, or 20 s later while a
 // client still reads a long response. The loop looks at the key files once per second. It blocks
-// in epoll_wait only.
+// in epoll_wait only, and where libpq resolves a host name (pg_connection.h).
 #ifndef HANDLER_SERVER_H_
 #define HANDLER_SERVER_H_
 

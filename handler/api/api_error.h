@@ -1,5 +1,5 @@
 // Every error response of the handler, in one table: status, code, message and extra headers.
-// nginx's own errors are in nginx/keys-errors.conf.
+// nginx's own codes and messages are in nginx/keys-http.conf.
 #ifndef HANDLER_API_API_ERROR_H_
 #define HANDLER_API_API_ERROR_H_
 

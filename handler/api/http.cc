@@ -93,4 +93,9 @@ std::string MakeRequestId() {
   return id;
 }
 
+void AssignRequestId(const Request& request, std::string& id) {
+  id.assign(request.request_id);
+  if (!IsRequestId(id)) id = MakeRequestId();
+}
+
 }  // namespace keys

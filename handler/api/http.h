@@ -58,6 +58,23 @@ bool IsTraceId(std::string_view text);
 // A new request id: `req_` and 32 random hexadecimal digits.
 std::string MakeRequestId();
 
+// Makes `id` the request's id, or a new one when it has none of that form.
+void AssignRequestId(const Request& request, std::string& id);
+
+// A request by its FastCGI parameters, or the environment variables of a CGI program: RFC 3875's,
+// and those that nginx adds. `parameter` takes a name and returns a value, empty when there is
+// none.
+template <typename Parameter>
+Request RequestFrom(Parameter parameter) {
+  return {.method = parameter("REQUEST_METHOD"),
+          .cookie = parameter("HTTP_COOKIE"),
+          .sec_fetch_site = parameter("HTTP_SEC_FETCH_SITE"),
+          .request_id = parameter("REQUEST_ID"),
+          .trace_id = parameter("KEYS_TRACE_ID"),
+          .has_api_key = !parameter("KEYS_HAS_API_KEY").empty(),
+          .status_page = parameter("KEYS_STATUS_PAGE")};
+}
+
 }  // namespace keys
 
 #endif  // HANDLER_API_HTTP_H_

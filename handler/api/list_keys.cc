@@ -37,10 +37,16 @@ ListKeys::ListKeys(const Config& config, Metrics& metrics)
       tokens_(config.token),
       ended_sessions_(kEndedSessions) {}
 
+void WriteListBody(const LookupResult& result, std::string& body) {
+  if (result.list == nullptr || result.list->granted == 0 ||
+      !WriteKeyList(result.list->keys, result.key_at, body)) {
+    body.clear();
+  }
+}
+
 bool ListKeys::Authorize(const Request& request, const JwkSet& keys, Moment now,
                          RequestContext& context, Response& response) {
-  context.request_id.assign(request.request_id);
-  if (!IsRequestId(request.request_id)) context.request_id = MakeRequestId();
+  AssignRequestId(request, context.request_id);
   context.trace_id.assign(IsTraceId(request.trace_id) ? request.trace_id : "");
   context.head_only = request.method == "HEAD";
   context.has_user = false;
@@ -120,25 +126,26 @@ void ListKeys::Respond(const LookupResult& result, size_t position, std::string_
            Describe(result.fault), context, response);
   } else if (result.list == nullptr) {
     ended_sessions_.Insert({context.user, context.session},
-                           result.sent_at + LookupBatcher::kRefusalHolds);
+                           result.sent_at + LookupBatcher::kRefusalValidFor);
     Refuse(ApiError::kInvalidSession, "session_not_live", context, response);
   } else {
-    RespondWithList(*result.list, position, body, now, context, response);
+    RespondWithList(result, position, body, context, response);
   }
   context.answered = now.steady;
   metrics_.Observe(Histogram::kDatabaseWait, Microseconds(context.answered - context.asked));
   AppendServerTiming(context, now, response);
 }
 
-void ListKeys::RespondWithList(const KeyList& list, size_t position, std::string_view body,
-                               Moment now, RequestContext& context, Response& response) {
+void ListKeys::RespondWithList(const LookupResult& result, size_t position, std::string_view body,
+                               RequestContext& context, Response& response) {
+  const KeyList& list = *result.list;
   if (list.user != context.user) {  // a bug; never show a user another user's keys
     Log(Level::kError, "list_of_another_user", {{"id", context.request_id}});
     return Refuse(ApiError::kInternalError, "list_of_another_user", context, response);
   }
   const Quota quota = QuotaOf(list, position);
   if (position >= static_cast<size_t>(list.granted)) {
-    over_limit_.Remember(context.user, quota, now.steady);
+    over_limit_.Remember(context.user, quota, result.sent_at);
     return RefuseOver(quota, "over_limit", context, response);
   }
   if (body.empty()) {

@@ -4,7 +4,7 @@
 //               over the limit? Any refusal is a response at once; otherwise a lookup is needed.
 //   Respond     what the lookup found -> the response
 //
-// The order of the refusals is the order above: 405, 403, 401, 429.
+// The order of the refusals is the order above: 405, 403, 401 (431 for too long a token), 429.
 // Thread rule: one thread.
 #ifndef HANDLER_API_LIST_KEYS_H_
 #define HANDLER_API_LIST_KEYS_H_
@@ -48,6 +48,9 @@ struct RequestContext {
   Clock::time_point answered;  // when the database had answered; `asked` without a lookup
 };
 
+// Writes the body that Respond takes: the list, or nothing when no request is granted.
+void WriteListBody(const LookupResult& result, std::string& body);
+
 class ListKeys {
  public:
   // `metrics` outlives this.
@@ -76,7 +79,7 @@ class ListKeys {
   void RefuseOver(const Quota& quota, std::string_view rule, RequestContext& context,
                   Response& response);
   bool RefuseKnown(Moment now, RequestContext& context, Response& response);
-  void RespondWithList(const KeyList& list, size_t position, std::string_view body, Moment now,
+  void RespondWithList(const LookupResult& result, size_t position, std::string_view body,
                        RequestContext& context, Response& response);
   void AppendServerTiming(const RequestContext& context, Moment now, Response& response) const;
 

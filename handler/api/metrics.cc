@@ -102,12 +102,11 @@ constexpr std::string_view kOtherRules[] = {"method",
                                             "timeout",
                                             "internal",
                                             "other"};
-constexpr size_t kTokenRules = static_cast<size_t>(TokenRefusal::kExpired) + 1;
-constexpr size_t kRules = kTokenRules + std::size(kOtherRules);
+constexpr size_t kRules = kTokenRefusals + std::size(kOtherRules);
 
 std::string_view RuleName(size_t rule) {
-  return rule < kTokenRules ? Describe(static_cast<TokenRefusal>(rule))
-                            : kOtherRules[rule - kTokenRules];
+  return rule < kTokenRefusals ? Describe(static_cast<TokenRefusal>(rule))
+                               : kOtherRules[rule - kTokenRefusals];
 }
 
 constexpr std::string_view kWindows[] = {"minute", "day"};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "handler/base/log.h"
 
@@ -107,6 +108,7 @@ void LookupBatcher::Prepare(size_t host, Clock::time_point now) {
   connection_ = std::move(attempts_[host].connection);
   for (Attempt& attempt : attempts_) attempt = {};
   state_ = State::kPreparing;
+  is_new_ = true;
   give_up_at_ = now + kConnectTimeout;
   last_progress_ = now;
   if (!connection_->Prepare(++statement_, options_.sql)) DisconnectWithLibpqError(now);
@@ -117,7 +119,7 @@ void LookupBatcher::HandlePrepared(const Result& result, Clock::time_point now) 
   state_ = State::kReady;
   ready_at_ = now;
   has_answered_ = false;
-  ++stats_.connects;
+  if (std::exchange(is_new_, false)) ++stats_.connects;
   if (!was_connected_) {
     Log(Level::kInfo, "database_connected",
         {{"server", connection_->server()}, {"attempts", reconnect_.failures() + 1}});
@@ -141,20 +143,21 @@ void LookupBatcher::Disconnect(std::string_view reason, std::string_view sqlstat
   const bool was_stalled = IsStalled(now);
   const bool may_be_lookup = PolicyFor(announced).may_be_lookup && !was_stalled;
   std::vector<Lookup> unanswered = TakeUnanswered();
-  bool is_poison = false;
-  for (Lookup& lookup : unanswered) {
-    if (!may_be_lookup) continue;
-    is_poison = unanswered.size() == 1 && lookup.alone && lookup.failures > 0;
-    ++lookup.failures;
-    lookup.alone = true;  // one of them may have ended the connection
+  const bool is_poison = may_be_lookup && unanswered.size() == 1 && unanswered.front().alone &&
+                         unanswered.front().failures > 0;
+  if (may_be_lookup) {
+    for (Lookup& lookup : unanswered) {
+      ++lookup.failures;
+      lookup.alone = true;  // one of them may have ended the connection
+    }
   }
   if (is_poison) {
     ++stats_.poison;
     if (!poison_user_) poison_user_ = unanswered.front().user;
   }
   // When the lookup of a second user ends a connection too, the server is the cause.
-  const bool is_known_poison = is_poison && *poison_user_ == unanswered.front().user;
-  RecordLoss(is_known_poison, was_stalled ? last_progress_ : now, now);
+  const bool is_lookups_fault = is_poison && *poison_user_ == unanswered.front().user;
+  RecordLoss(is_lookups_fault, was_stalled ? last_progress_ : now, now);
   state_ = State::kConnecting;
   connection_.reset();
 
@@ -185,9 +188,10 @@ std::vector<Lookup> LookupBatcher::TakeUnanswered() {
 
 // Tells the policy that a working connection was lost, useless since `since`, or that it never
 // worked.
-void LookupBatcher::RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now) {
+void LookupBatcher::RecordLoss(bool is_lookups_fault, Clock::time_point since,
+                               Clock::time_point now) {
   const bool was_ready = state_ == State::kReady;
-  if (was_ready && (has_answered_ || is_poison || now - ready_at_ >= kShortLife)) {
+  if (was_ready && (has_answered_ || is_lookups_fault || now - ready_at_ >= kShortLife)) {
     reconnect_.OnLost(since, now);
     was_connected_ = false;
   } else {
@@ -310,10 +314,11 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
   }
   // "No session" and "over the limit" hold for the requests that arrived meanwhile, too. (Not if
   // this process, or its machine, has stood still since.)
-  const bool still_holds = now - batch.sent_at < kRefusalHolds;
-  for (size_t i = 0; i < lists.size() && still_holds; ++i) {
+  const bool is_recent = now - batch.sent_at < kRefusalValidFor;
+  for (size_t i = 0; i < lists.size(); ++i) {
     Lookup& lookup = batch.lookups[i];
     std::vector<Waiter> joined;
+    if (!is_recent) break;
     if (lists[i] == nullptr) {
       joined = queue_.TakeSession(lookup.user, lookup.session);
     } else if (static_cast<size_t>(lists[i]->granted) < lookup.waiters.size()) {

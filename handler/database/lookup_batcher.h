@@ -14,7 +14,7 @@
 //            the next batch: one per user, at most kMaxBatch, fewer while results are large.
 // Joining    One lookup answers every request of its session. When it finds no session, or finds
 //            the user over the limit, it also answers the requests that arrived meanwhile, unless
-//            it was sent longer than kRefusalHolds ago.
+//            it was sent longer than kRefusalValidFor ago.
 // Retries    error_policy.h. A lookup is retried while its requests' deadlines allow, but only once
 //            after an error that it may have caused. A request is never sent past its deadline. If
 //            the transaction had committed when the connection broke, the retry counts it again.
@@ -67,8 +67,8 @@ class LookupBatcher {
   static constexpr std::chrono::milliseconds kConnectTimeout{2000};  // per host
   static constexpr size_t kMaxBatch = 64;                            // lookups of one statement
   static constexpr size_t kMaxWaiting = 4096;  // requests; beyond, they are refused
-  // How long a refusal that a lookup found is true of later requests, from when it was sent.
-  static constexpr std::chrono::seconds kRefusalHolds{1};
+  // For so long after a lookup was sent, a refusal that it found also answers later requests.
+  static constexpr std::chrono::seconds kRefusalValidFor{1};
 
   // Answers the requests that wait for one lookup. The first `result.list->granted` of them are
   // granted, in this order, including those that are `gone`: they are counted, but need no answer.
@@ -88,6 +88,7 @@ class LookupBatcher {
     int64_t lookups = 0;     // sent in them, retries included
     int64_t retries = 0;     // lookups that were put back
     int64_t poison = 0;
+    bool operator==(const Stats&) const = default;
   };
 
   LookupBatcher(Options options, Answered answered, Clock::time_point now);
@@ -144,7 +145,7 @@ class LookupBatcher {
   void Disconnect(std::string_view reason, std::string_view sqlstate, Clock::time_point now);
   void DisconnectWithLibpqError(Clock::time_point now);
   std::vector<Lookup> TakeUnanswered();
-  void RecordLoss(bool is_poison, Clock::time_point since, Clock::time_point now);
+  void RecordLoss(bool is_lookups_fault, Clock::time_point since, Clock::time_point now);
   size_t RetryOrFail(std::vector<Lookup> lookups, DatabaseFault fault, std::string_view sqlstate,
                      Clock::time_point now);
 
@@ -172,6 +173,7 @@ class LookupBatcher {
   int statement_ = 0;                         // number of the newest preparation
   bool has_answered_ = false;                 // a lookup, on this connection
   std::optional<Uuid> poison_user_;           // the first one since a lookup was answered
+  bool is_new_ = false;                       // kPreparing: the connection, not just the statement
   bool was_connected_ = false;                // logged since the last loss
   Clock::time_point give_up_at_{};            // kPreparing: when the preparation has failed
   Clock::time_point ready_at_{};              // kReady: since then

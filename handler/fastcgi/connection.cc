@@ -260,16 +260,8 @@ void FastCgi::Serve(Connection& connection, Clock::time_point now) {
   connection.since = now;
   connection.request = NewTag(connection.fd);
   connection.fcgi_id = parsed.id();
-  const Request request{
-      .method = parsed.Parameter("REQUEST_METHOD"),
-      .cookie = parsed.Parameter("HTTP_COOKIE"),
-      .sec_fetch_site = parsed.Parameter("HTTP_SEC_FETCH_SITE"),
-      .request_id = parsed.Parameter("REQUEST_ID"),
-      .trace_id = parsed.Parameter("KEYS_TRACE_ID"),
-      .has_api_key = !parsed.Parameter("KEYS_HAS_API_KEY").empty(),
-      .status_page = parsed.Parameter("KEYS_STATUS_PAGE"),
-  };
-  events_.request(connection.request, request);
+  events_.request(connection.request,
+                  RequestFrom([&](const char* name) { return parsed.Parameter(name); }));
 }
 
 bool FastCgi::Respond(RequestId id, std::string_view head, std::string_view body,

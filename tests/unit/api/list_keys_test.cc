@@ -29,7 +29,8 @@ struct Fixture {
     return list_keys.Authorize(request, *keys.set, now, context, response);
   }
   void SignIn() { REQUIRE(Authorize(good)); }
-  void Respond(const LookupResult& result, size_t position = 0, std::string_view body = {}) {
+  void Respond(LookupResult result, size_t position = 0, std::string_view body = {}) {
+    if (result.sent_at == Clock::time_point{}) result.sent_at = now.steady;
     response.Clear();
     list_keys.Respond(result, position, body, now, context, response);
   }
@@ -180,7 +181,7 @@ TEST_CASE("a session that has ended is 401, for a second after the lookup withou
   CHECK(fixture.response.status == 401);
   CHECK(fixture.context.rule == "session_not_live_remembered");
   CHECK(fixture.response.headers.find("RateLimit") == std::string::npos);
-  fixture.now.steady = sent_at + LookupBatcher::kRefusalHolds;
+  fixture.now.steady = sent_at + LookupBatcher::kRefusalValidFor;
   CHECK(fixture.Authorize(fixture.good));
 }
 
