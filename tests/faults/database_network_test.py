@@ -46,9 +46,8 @@ class OverTcp(DatabaseFaults):
         cls.first_proxy = cls.enterClassContext(DatabaseProxy(postgres_socket(stack)))
         cls.second_proxy = cls.enterClassContext(DatabaseProxy(postgres_socket(stack)))
         shared = {name: stack.env[name] for name in ("KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")}
-        shared[
-            "KEYS_DATABASE_URL"
-        ] = f"postgresql://keys_runtime@127.0.0.1:{cls.first_proxy.port},127.0.0.1:{cls.second_proxy.port}/keys"
+        hosts = f"127.0.0.1:{cls.first_proxy.port},127.0.0.1:{cls.second_proxy.port}"
+        shared["KEYS_DATABASE_URL"] = f"postgresql://keys_runtime@{hosts}/keys"
         cls.stack = cls.enterClassContext(Stack(SETTINGS | shared))
 
     def setUp(self):

@@ -3,6 +3,8 @@
     with Peer(stack.socket) as peer:
         peer.send(request(token))
         status, headers, body = peer.answer()
+
+The other functions make records that no well-behaved client sends, too.
 """
 
 import fcntl

@@ -2,6 +2,8 @@
 
     with PgBouncer("host=/tmp/x port=17000", mode="session", lines=["pool_size = 2"]) as pooler:
         pooler.url()
+
+It ends with the block.
 """
 
 import os

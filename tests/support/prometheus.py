@@ -6,6 +6,8 @@
 
     with FakeNode() as node:           # what node_exporter would show, written by the test
         node.show('node_systemd_unit_state{name="x",state="failed"} 1')
+
+Both end with their blocks.
 """
 
 import http.server

@@ -2,6 +2,8 @@
 
     with Peer("rust", stack.env, socket, out):  # serves HTTP on that unix socket
         …
+
+It ends with the block.
 """
 
 import os

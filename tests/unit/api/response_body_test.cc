@@ -26,8 +26,8 @@ ApiKey Example() {
 }
 
 bool Write(const std::vector<ApiKey>& keys, std::string& body) {
-  return WriteKeyList(
-      keys.size(), [&](size_t position) { return &keys[position]; }, body);
+  const KeyAt key_at = [&](size_t position) { return &keys[position]; };
+  return WriteKeyList(keys.size(), key_at, body);
 }
 
 TEST_CASE("a key has every field of the contract, in its order") {
@@ -88,8 +88,8 @@ TEST_CASE("a text that is not UTF-8 is not answered") {
 
 TEST_CASE("a key that cannot be read is not answered") {
   std::string body;
-  CHECK_FALSE(WriteKeyList(
-      1, [](size_t) { return nullptr; }, body));
+  const KeyAt key_at = [](size_t) { return nullptr; };
+  CHECK_FALSE(WriteKeyList(1, key_at, body));
 }
 
 TEST_CASE("times are cut to the second, in UTC") {
