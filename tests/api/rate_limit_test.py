@@ -148,9 +148,12 @@ class Bursts(unittest.TestCase):
                     peer.send(request(user.token))
                 first.wait_until(lambda: all(peer.unread() == 0 for peer in peers), what="every request to be read")
             self.assertEqual({peer.answer()[0] for peer in peers}, {401})
-            # For a second it is known to have ended.
+
+        def refused_from_memory():  # for a second after the lookup was sent; after it there is another lookup
             self.assertEqual(handler.ask(user.token)[0], 401)
-        self.assertIn("rule=session_not_live_remembered", handler.log())
+            return "rule=session_not_live_remembered" in handler.log()
+
+        first.wait_until(refused_from_memory, what="a refusal that is remembered")
         self.assertEqual(user.counts(), "")
 
 
@@ -238,12 +241,14 @@ class Headers(unittest.TestCase):
     def test_retry_after_is_never_0_not_even_in_the_last_moments_of_a_window(self):
         user = User(first)
         user.get()
-        over_for(user, 2)
         seen = []
-        while (answer := user.get()).status == 429:
-            seen.append(int(answer.headers["retry-after"]))
-        self.assertEqual(answer.status, 200)
-        self.assertEqual(seen, sorted(seen, reverse=True))
+        while 1 not in seen:  # nobody asked in the last second: another minute
+            over_for(user, 2)
+            seen = []
+            while (answer := user.get()).status == 429:
+                seen.append(int(answer.headers["retry-after"]))
+            self.assertEqual(answer.status, 200)
+            self.assertEqual(seen, sorted(seen, reverse=True))
         self.assertEqual(seen[-1], 1)
 
 
@@ -374,11 +379,16 @@ class Tiers(unittest.TestCase):
     def test_a_raised_limit_frees_a_user_who_is_over_when_the_minute_ends_at_the_latest(self):
         user = User(first)
         user.get()
-        ends = over_for(user, 4)
-        self.assertEqual(all_processes(user), {429})
+        for seconds in (2, 8, 32):  # a longer minute where the machine did not ask all processes within it
+            ends = over_for(user, seconds)
+            statuses = all_processes(user)
+            if time.time() < ends:
+                break
+        self.assertEqual(statuses, {429})
         first.psql(f"INSERT INTO accounts (user_id, tier) VALUES ('{user.id}', 'pro')")
-        first_200(user)
-        self.assertGreaterEqual(time.time(), ends)
+        # A process forgets that the user is over a statement's time before that.
+        first.wait_until(lambda: time.time() >= ends, timeout=40, what="the end of the minute")
+        self.assertEqual(all_processes(user), {200})
 
     def test_a_nonsensical_row_is_refused_by_a_constraint(self):
         for sql, constraint in (
