@@ -364,7 +364,9 @@ void FastCgi::OnTime(Clock::time_point now) {
     if (connection->state == State::kReading) metrics_.Add(Counter::kProtocolErrors);
     Close(*connection);
   }
-  if (!draining_ && connections_ < max_connections_) SetAccepting(true);
+  if (draining_ || connections_ >= max_connections_) return;
+  SetAccepting(true);
+  Accept(now);  // the kernel tells one process; that one may have ended since
 }
 
 void FastCgi::Drain(Clock::time_point now) {

@@ -5,8 +5,10 @@ import contextlib
 import itertools
 import json
 import os
+import select
 import signal
 import socket
+import threading
 import time
 import unittest
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +17,9 @@ from tests.support.fault_report import record
 from tests.support.handler_process import Handler
 from tests.support.fastcgi import Closed, Peer, request
 from tests.support.load import Load
+from tests.support.stalls import elapsed
 from tests.support.users import User, lift_limits
-from tests.support.stack import Stack, stopped
+from tests.support.stack import Stack, state_of, stopped
 
 DEADLINE = 3.0  # time for what a test does while the database is frozen
 DRAINED_BY = DEADLINE + 1.0  # server.cc
@@ -36,7 +39,7 @@ def load(**options):
 
 class Processes(unittest.TestCase):
     def setUp(self):
-        stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
+        stack.wait_until(lambda: len(stack.worker_pids()) == 3 == prepared(), what="three processes that serve")
 
     def tearDown(self):
         stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
@@ -50,7 +53,7 @@ class Processes(unittest.TestCase):
             what="new processes",
             interval=0.01,
         )
-        return time.monotonic() - began
+        return elapsed(began)
 
     def test_a_killed_process_loses_at_most_what_it_held_and_is_started_again(self):
         victim = stack.worker_pids()[0]
@@ -65,7 +68,7 @@ class Processes(unittest.TestCase):
         self.assertLessEqual(len(bad), 8)
         self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
         self.assertEqual([one for one in bad if not one.is_json_error()], [])
-        self.assertFalse([one for one in bad if one.ended > killed + 1])
+        self.assertFalse([one for one in bad if one.ended > killed + 3])
         record("a process killed (SIGKILL)", f"{len(bad)} of {len(running.answers)} are 502", back)
 
     def test_the_whole_pool_killed_at_once_is_back_soon(self):
@@ -81,6 +84,22 @@ class Processes(unittest.TestCase):
         self.assertEqual([one for one in bad if one.status not in (502, 503, 504)], [])
         self.assertFalse([one for one in bad if one.ended > killed + 3])
         record("all processes killed", f"{len(bad)} of {len(running.answers)} are 502", back)
+
+    def test_a_connection_whose_process_ended_before_it_took_it_is_another_ones(self):
+        # The kernel wakes one process for a connection (EPOLLEXCLUSIVE): here, one that never accepts.
+        waiting = select.epoll()
+
+        def register(listener):
+            waiting.register(listener, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+
+        with Handler(stack, sibling=register) as handler:
+            handler.await_good(user.token)
+            thread = threading.Thread(target=waiting.poll, daemon=True)
+            thread.start()
+            stack.wait_until(lambda: state_of(f"self/task/{thread.native_id}") == "S", what="the other one to wait")
+            self.assertEqual(handler.ask(user.token)[0], 200)
+            thread.join(10)
+            self.assertFalse(thread.is_alive(), "it was woken")
 
     def test_sigterm_drains_under_load_and_loses_no_request(self):
         for round_number in range(3):
@@ -128,8 +147,9 @@ class Processes(unittest.TestCase):
             began = time.monotonic()
             for pid in victims:
                 os.kill(pid, signal.SIGTERM)
+            stack.wait_until(lambda: not any(map(is_running, victims)), what="their end", interval=0.01, timeout=60)
+            self.assertLess(elapsed(began), DRAINED_BY + 1.5)
             self.replaced(victims)
-            self.assertLess(time.monotonic() - began, DRAINED_BY + 1.5)
             self.assertTrue(all(peer.is_closed() for peer in silent + half))
 
     def test_sigterm_under_load_ends_a_process_with_status_0_once_it_has_answered(self):
@@ -237,7 +257,7 @@ class Processes(unittest.TestCase):
                 what="a new worker",
             )
             running.wait_for(200, count=100)
-        self.assertFalse([one for one in running.answers if one.status != 200 and one.ended > killed + 1])
+        self.assertFalse([one for one in running.answers if one.status != 200 and one.ended > killed + 3])
 
 
 def ask_until_closed(peer):
@@ -249,6 +269,20 @@ def ask_until_closed(peer):
                 raise AssertionError("not a 200")
         except (Closed, ConnectionError):
             return count
+
+
+def is_running(pid):
+    return os.path.exists(f"/proc/{pid}")
+
+
+def prepared():
+    """How many connections of the pool are ready for a lookup: preparing it was the last thing, or a lookup."""
+    return int(
+        stack.psql(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE usename = 'keys_runtime' AND state = 'idle' AND query LIKE 'WITH account%'"
+        )
+    )
 
 
 def descriptors(pids):

@@ -20,16 +20,19 @@ LONGEST_END = 30  # seconds: who reads a long answer has 20 at the end of a proc
 class Handler:
     """Runs the stack's program, or another one; the given settings win over the stack's."""
 
-    def __init__(self, stack, stderr=None, limits=None, settings=None, program=None, user=None):
+    def __init__(self, stack, stderr=None, limits=None, settings=None, program=None, user=None, sibling=None):
+        """`sibling` is called with the listening socket before the handler has it."""
         self.stack = stack
         self.stderr = stderr
         self.limits = limits or {}
         self.settings = settings or {}
         self.program = program or os.path.join(stack.place, "bin", "keys-fcgi")
         self.user = user
+        self.sibling = sibling
 
     def __enter__(self):
         self.directory = tempfile.mkdtemp(prefix="keys-handler-", dir="/tmp")
+        self.name = os.path.basename(self.directory)
         self.socket = f"{self.directory}/socket"
         self.log_path = f"{self.directory}/log"
         settings = {name: value for name, value in self.stack.env.items() if name.startswith("KEYS_")}
@@ -37,12 +40,14 @@ class Handler:
         with socket.socket(socket.AF_UNIX) as listener, open(self.log_path, "wb") as log:
             listener.bind(self.socket)
             listener.listen(1024)
+            if self.sibling:
+                self.sibling(listener)
             self.process = subprocess.Popen(
                 [self.program],
                 stdin=listener,
                 stdout=subprocess.DEVNULL,
                 stderr=self.stderr or log,
-                env=bare_environment() | settings | self.settings,
+                env=bare_environment() | settings | {"PGAPPNAME": self.name} | self.settings,
                 user=self.user,
                 group=self.user,
                 extra_groups=[] if self.user else None,
@@ -78,12 +83,9 @@ class Handler:
         Stack.wait_until(lambda: self.ask(token)[0] == 200, what="a good answer")
 
     def backend(self):
-        """Its PostgreSQL process: the youngest, once it has answered."""
-        return int(
-            self.stack.psql(
-                "SELECT pid FROM pg_stat_activity WHERE usename = 'keys_runtime' ORDER BY backend_start DESC LIMIT 1"
-            )
-        )
+        """Its PostgreSQL process."""
+        query = f"SELECT pid FROM pg_stat_activity WHERE application_name = '{self.name}'"
+        return int(self.stack.wait_until(lambda: self.stack.psql(query), what="its connection"))
 
     def log(self):
         with open(self.log_path, encoding="utf-8") as file:
