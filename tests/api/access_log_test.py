@@ -140,7 +140,8 @@ class AccessLog(unittest.TestCase):
                 self.assertEqual(answer.status, 200)
                 self.assertEqual(line_of(answer)["trace_id"], TRACE if value in good else "")
                 request_id = answer.headers["x-request-id"]
-                self.assertIn(f"id={request_id} trace={TRACE if value in good else '-'} ", stack.handler_log())
+                told = f"id={request_id} trace={TRACE if value in good else '-'} "
+                stack.wait_until(lambda told=told: told in stack.handler_log(), what=told)
 
     def test_whatever_is_sent_a_line_is_json(self):
         answer = ask(stack, b'GET /"\\\xff\x01 HTTP/1.1\r\nHost: a\r\n\r\n')

@@ -73,7 +73,7 @@ class WithoutASession(unittest.TestCase):
 
     def test_the_limits_refusal_is_as_every_error(self):
         flood(None)
-        held = next(filter(is_held, pipeline(stack, [get_request()] * 100)))
+        held = next(filter(is_held, pipeline(stack, [get_request()] * FLOOD)))
         self.assertEqual(held.headers["retry-after"], "10")
         self.assertEqual(held.headers["content-type"], "application/json")
         self.assertEqual(held.headers["cache-control"], "no-store")

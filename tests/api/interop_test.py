@@ -73,7 +73,7 @@ class Interop(unittest.TestCase):
             self.assertEqual({stack.get(token=one["token"]).status for one in theirs}, {401})
             replace(jwks, json.dumps({"keys": [one["jwk"] for one in theirs]}))
             os.chmod(jwks, 0o644)
-            stack.wait_until(lambda: stack.get(token=theirs[1]["token"]).status == 200, 5, "the new keys in use")
+            stack.wait_until(lambda: stack.get(token=theirs[1]["token"]).status == 200, 20, "the new keys in use")
             for one in theirs:
                 with self.subTest(one["alg"]):
                     self.assertEqual(stack.get(token=one["token"]).status, 200)

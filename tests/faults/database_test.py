@@ -13,36 +13,26 @@ from tests.support.database_faults import DEADLINE, SETTINGS, SLACK, DatabaseFau
 from tests.support.handler_process import Handler
 from tests.support.fastcgi import Peer, request
 from tests.support.load import Client, Load
+from tests.support.stalls import elapsed
 from tests.support.users import User, lift_limits
 from tests.support.stack import Stack, postgres_program, stopped
 
+PATIENCE = 4.0  # seconds; the deadline of a stack whose users are to be answered through it all
 STOPPED = float(os.environ.get("STOPPED_SECONDS", "60"))
 
 
 def setUpModule():
-    global stack, user
+    global stack, user, patient, patient_user
     stack = DatabaseFaults.stack = unittest.enterModuleContext(Stack(SETTINGS))
     lift_limits(stack)
     user = DatabaseFaults.user = User(stack, tier="pro", keys=2)
+    # Of a deadline that a restart stays below on a busy machine, and below the time that nginx waits.
+    patient = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": str(int(PATIENCE * 1000))}))
+    lift_limits(patient)
+    patient_user = User(patient, tier="pro", keys=2)
 
 
 class Connections(DatabaseFaults):
-    def test_after_its_backend_was_terminated_the_next_request_is_200(self):
-        for _ in range(3):
-            self.assertGreater(self.end_backends(), 0)
-            client = Client(stack.url, stack.cacert, user.token)
-            answers = [client.ask() for _ in range(20)]
-            client.close()
-            self.assertEqual({one.status for one in answers}, {200})
-
-    def test_a_request_whose_backend_was_terminated_counts_once(self):
-        someone = User(stack, tier="pro")
-        someone.get()
-        self.end_backends()
-        answers = [someone.get().status for _ in range(4)]
-        self.assertEqual(answers, [200] * 4)
-        self.assertEqual(someone.counts("minute_count"), "5")
-
     def test_while_stopped_every_answer_is_a_quick_503_and_it_recovers_alone(self):
         mark = self.mark()
         with self.load(pause=0.02) as load:
@@ -69,7 +59,7 @@ class Connections(DatabaseFaults):
             with stopped(*stack.pids("postgres")):
                 frozen = time.monotonic()
                 load.wait_for(503, count=6)
-                self.assertLess(time.monotonic() - frozen, DEADLINE + SLACK)
+                self.assertLess(elapsed(frozen), DEADLINE + SLACK)
                 self.refusals_are_answered()
                 self.unavailable(user.get())
                 time.sleep(2)
@@ -123,10 +113,7 @@ class RidingThrough(DatabaseFaults):
 
     @classmethod
     def setUpClass(cls):
-        # A deadline that a restart stays below on a busy machine, and below the time that nginx waits.
-        cls.stack = cls.enterClassContext(Stack({"KEYS_DEADLINE_MS": "4000"}))
-        lift_limits(cls.stack)
-        cls.user = User(cls.stack, tier="pro", keys=2)
+        cls.stack, cls.user = patient, patient_user
 
     @contextlib.contextmanager
     def all_are_200(self, fault):
@@ -143,6 +130,22 @@ class RidingThrough(DatabaseFaults):
         seen = f"{len(load.answers)} of {len(load.answers)} are 200, longest {longest * 1000:.0f} ms"
         report(f"{fault} (deadline 4,000 ms)", seen, lag)
         return mark
+
+    def test_after_its_backend_was_terminated_the_next_request_is_200(self):
+        for _ in range(3):
+            self.assertGreater(self.end_backends(), 0)
+            client = Client(self.stack.url, self.stack.cacert, self.user.token)
+            answers = [client.ask() for _ in range(20)]
+            client.close()
+            self.assertEqual({one.status for one in answers}, {200})
+
+    def test_a_request_whose_backend_was_terminated_counts_once(self):
+        someone = User(self.stack, tier="pro")
+        self.assertEqual(someone.get().status, 200)
+        self.end_backends()
+        answers = [someone.get().status for _ in range(4)]
+        self.assertEqual(answers, [200] * 4)
+        self.assertEqual(someone.counts("minute_count"), "5")
 
     def test_a_restart_under_load_is_waited_for(self):
         for mode in ("fast", "immediate"):
@@ -176,56 +179,103 @@ class RidingThrough(DatabaseFaults):
                 )
 
 
-class Statements(DatabaseFaults):
-    @contextlib.contextmanager
-    def locked(self, lock):
-        """A transaction of somebody else's that holds a lock."""
-        command = [postgres_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
-        holder = subprocess.Popen(
-            command,
-            env=os.environ | stack.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        try:
-            holder.stdin.write(f"SET application_name = 'holder'; BEGIN; {lock};\n")
-            holder.stdin.flush()
-            stack.wait_until(
-                lambda: stack.psql(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder'"
-                    " AND state = 'idle in transaction'"
-                )
-                == "1",
-                what="the lock",
-            )
-            yield
-        finally:
-            holder.communicate("ROLLBACK;\n")
+@contextlib.contextmanager
+def locked(stack, lock):
+    """A transaction of somebody else's that holds a lock."""
+    command = [postgres_program("psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
+    holder = subprocess.Popen(
+        command,
+        env=os.environ | stack.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        holder.stdin.write(f"SET application_name = 'holder'; BEGIN; {lock};\n")
+        holder.stdin.flush()
+        query = "SELECT state FROM pg_stat_activity WHERE application_name = 'holder'"
+        stack.wait_until(lambda: stack.psql(query) == "idle in transaction", what="the lock")
+        yield
+    finally:
+        holder.communicate("ROLLBACK;\n")
+
+
+class Neighbours(DatabaseFaults):
+    """What one user's rows do to the others of his statement."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stack, cls.user = patient, patient_user
 
     def asked_together(self, users, line):
         """Has a process ask for all of them in one statement; their statuses. `line` has to be in its log."""
-        with Handler(stack, settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
-            handler.await_good(user.token)
+        with Handler(patient, settings={"KEYS_DEADLINE_MS": "8000"}) as handler:
+            handler.await_good(patient_user.token)
             with contextlib.ExitStack() as exits:
                 peers = [exits.enter_context(Peer(handler.socket)) for _ in range(1 + len(users))]
                 with stopped(handler.backend()):
                     # The statement for the first does not end, and so the others wait for the next.
-                    for peer, one in zip(peers, [user, *users], strict=True):
+                    for peer, one in zip(peers, [patient_user, *users], strict=True):
                         peer.send(request(one.token))
-                        stack.wait_until(lambda peer=peer: peer.unread() == 0, what="the request to be read")
+                        patient.wait_until(lambda peer=peer: peer.unread() == 0, what="the request to be read")
                 statuses = [peer.answer()[0] for peer in peers]
             self.assertIn(line, handler.log())
         self.assertEqual(statuses.pop(0), 200)
         return statuses
 
+    def test_a_users_locked_count_delays_neighbours_by_less_than_the_deadline(self):
+        # Counts are locked in the order of their users: a neighbour's is held while the locked one is waited for.
+        users = sorted((User(patient, tier="pro") for _ in range(7)), key=lambda one: one.id)
+        someone = users.pop(3)
+        someone.get()
+        with self.load([one.token for one in users]) as load:
+            with locked(patient, f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
+                with Load(patient, someone.token, clients=2, pause=0.002) as stuck:
+                    stuck.wait_for(503, count=6, timeout=60)
+                during = list(load.answers)
+            load.wait_for(200)
+        self.assertEqual(stuck.statuses().keys(), {503})
+        self.assertTrue(all(one.is_json_error() for one in stuck.answers))
+        self.assertEqual(load.statuses().keys(), {200})
+        longest = max(one.waited for one in during)
+        self.assertLess(longest, PATIENCE)
+        with locked(patient, f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
+            answers = self.asked_together([*users, someone], "batch_retried sqlstate=55P03 lookups=7")
+        self.assertEqual(answers, [200] * 6 + [503])
+        report("one user's count locked (deadline 4,000 ms)", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
+
+    def test_an_error_that_one_users_row_causes_is_that_users_alone(self):
+        users = [User(patient, tier="pro") for _ in range(7)]
+        someone = users.pop()
+        patient.psql(
+            f"""
+            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''broken row''; END';
+            CREATE TRIGGER fail BEFORE INSERT ON request_counts FOR EACH ROW
+                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION fail()"""
+        )
+        try:
+            with self.load([one.token for one in users]) as load:
+                with Load(patient, someone.token, clients=2, pause=0.002) as broken:
+                    broken.wait_for(500, count=50)
+                load.wait_for(200)
+            answers = self.asked_together([*users, someone], "batch_retried sqlstate=P0001 lookups=7")
+            self.assertEqual(answers, [200] * 6 + [500])
+        finally:
+            patient.psql("DROP FUNCTION fail CASCADE")
+        self.assertEqual(broken.statuses().keys(), {500})
+        self.assertEqual(load.statuses().keys(), {200})
+        self.assertNotIn(b"broken row", b"".join(one.body for one in broken.answers))
+        self.assertEqual(someone.get().status, 200)
+
+
+class Statements(DatabaseFaults):
     def test_a_locked_table_shows_as_503_by_the_deadline(self):
         with self.load() as load:
             load.wait_for(200)
-            with self.locked("LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"):
+            with locked(stack, "LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE"):
                 began = time.monotonic()
                 self.unavailable(user.get())
-                self.assertLess(time.monotonic() - began, DEADLINE + SLACK)
+                self.assertLess(elapsed(began), DEADLINE + SLACK)
                 self.refusals_are_answered()
                 load.wait_for(503, count=6)
             self.recovered(load, "table locked", time.monotonic())
@@ -242,63 +292,24 @@ class Statements(DatabaseFaults):
         try:
             began = time.monotonic()
             self.unavailable(someone.get())
-            self.assertLess(time.monotonic() - began, DEADLINE + SLACK)
+            self.assertLess(elapsed(began), DEADLINE + SLACK)
             self.refusals_are_answered()
             self.await_good()
+            self.logged(f"request id=.* user={someone.id} status=503 ")
+
+            def ended_by_the_server():  # a tenth of the deadline before the handler gives it up
+                self.unavailable(someone.get())
+                return re.search("statement_failed .*sqlstate=57014", stack.handler_log())
+
+            stack.wait_until(ended_by_the_server, timeout=30, what="sqlstate 57014")
         finally:
             stack.psql("DROP FUNCTION sleep CASCADE")
-        self.logged(f"request id=.* user={someone.id} status=503 ")
-        self.logged("statement_failed .*sqlstate=57014")
-        self.assertEqual(someone.get().status, 200)
-
-    def test_a_users_locked_count_delays_neighbours_by_less_than_the_deadline(self):
-        # Counts are locked in the order of their users: a neighbour's is held while the locked one is waited for.
-        users = sorted((User(stack, tier="pro") for _ in range(7)), key=lambda one: one.id)
-        someone = users.pop(3)
-        someone.get()
-        with self.load([one.token for one in users]) as load:
-            with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
-                with Load(stack, someone.token, clients=2, pause=0.002) as stuck:
-                    stuck.wait_for(503, count=20)
-                during = list(load.answers)
-            load.wait_for(200)
-        self.assertEqual(stuck.statuses().keys(), {503})
-        self.assertTrue(all(one.is_json_error() for one in stuck.answers))
-        self.assertEqual(load.statuses().keys(), {200})
-        longest = max(one.took for one in during)
-        self.assertLess(longest, DEADLINE)
-        with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
-            answers = self.asked_together([*users, someone], "batch_retried sqlstate=55P03 lookups=7")
-        self.assertEqual(answers, [200] * 6 + [503])
-        report("one user's count locked", f"neighbours all 200, longest {longest * 1000:.0f} ms", 0)
-
-    def test_an_error_that_one_users_row_causes_is_that_users_alone(self):
-        users = [User(stack, tier="pro") for _ in range(7)]
-        someone = users.pop()
-        stack.psql(
-            f"""
-            CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''broken row''; END';
-            CREATE TRIGGER fail BEFORE INSERT ON request_counts FOR EACH ROW
-                WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION fail()"""
-        )
-        try:
-            with self.load([one.token for one in users]) as load:
-                with Load(stack, someone.token, clients=2, pause=0.002) as broken:
-                    broken.wait_for(500, count=50)
-                load.wait_for(200)
-            answers = self.asked_together([*users, someone], "batch_retried sqlstate=P0001 lookups=7")
-            self.assertEqual(answers, [200] * 6 + [500])
-        finally:
-            stack.psql("DROP FUNCTION fail CASCADE")
-        self.assertEqual(broken.statuses().keys(), {500})
-        self.assertEqual(load.statuses().keys(), {200})
-        self.assertNotIn(b"broken row", b"".join(one.body for one in broken.answers))
         self.assertEqual(someone.get().status, 200)
 
     def test_a_users_locked_count_shows_as_503_and_is_not_an_unlimited_yes(self):
         someone = User(stack)
         someone.get()
-        with self.locked(f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
+        with locked(stack, f"SELECT * FROM request_counts WHERE user_id = '{someone.id}' FOR UPDATE"):
             self.unavailable(someone.get())
         self.assertEqual(someone.get().status, 200)
 

@@ -176,7 +176,7 @@ class Shedding(unittest.TestCase):
             self.assertEqual(during["strange"] + during["errors"] + during["limited"], 0)
             self.assertGreater(during["unavailable"], 0)
             self.assertGreater(during["good"], 0)
-            self.assertLess(during["longest"], 2)
+            self.assertLess(during["p99"], 2)
             self.assertEqual(short.worker_pids(), pool)
             short.wait_until(lambda: someone.get().status == 200, what="a good answer")
 

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 
+from tests.support.stalls import stood_still
 from tests.support.users import User
 
 DEADLINE = 2.0  # seconds; what KEYS_DEADLINE_MS is by default
@@ -35,6 +36,7 @@ class Span:
     breaks: bool = False  # 502: a process that had begun to answer is gone
     repeats: bool = False  # nginx asks again, with a deadline of its own
     pauses: float = 0.0  # adds so many seconds to an answer
+    connects: bool = True  # False: PostgreSQL takes no new connection
     empties: bool = False  # PostgreSQL crashed: its UNLOGGED counts are gone
     user: str = None  # the id of the only one that it concerns, on whatever session
     after: float = SLACK  # how long it still shows when it has ended
@@ -251,7 +253,8 @@ class Witness:
         """All that is wrong, as (moment, text)."""
         for seen in self.seen:
             met = [one for one in spans if one.meets(seen.began, seen.ended) and one.user in (None, seen.user.id)]
-            wait = sum(one.ended - one.began for one in met if one.delays)
+            stall = stood_still(seen.began, seen.ended)
+            wait = stall + sum(one.ended - one.began for one in met if one.delays or self.lacks_a_process(one, spans))
             if seen.status == 503 and wait < PATIENCE and not any(one.refuses for one in met):
                 self.problems.append(
                     (seen.began, f"503 after {seen.took:.2f} s for {seen.user.id}, which had to wait {wait:.2f} s")
@@ -261,11 +264,16 @@ class Witness:
             # A process that is stopped has told nobody; awake, it has its deadline still before it.
             if seen.status == 504 and sum(one.pauses for one in met) < GIVEN_UP - DEADLINE - SLACK / 4:
                 self.problems.append((seen.began, "504 although no process was stopped for so long"))
-            bound = DEADLINE + SLACK + sum(one.pauses + DEADLINE * one.repeats for one in met)
+            bound = DEADLINE + SLACK + stall + sum(one.pauses + DEADLINE * one.repeats for one in met)
             if seen.took > bound:
                 self.problems.append((seen.began, f"{seen.status} after {seen.took:.2f} s, more than {bound:.2f}"))
         self.judge_counts([one for one in spans if one.empties])
         return sorted(self.problems)
+
+    @staticmethod
+    def lacks_a_process(span, spans):
+        """Whether a process was replaced while PostgreSQL took no new connection: its successor has none."""
+        return not span.connects and any(one.repeats and one.meets(span.began, span.ended) for one in spans)
 
     def judge_counts(self, crashes):
         """Within a window no two requests are granted the same of its requests, and so never more than it has."""

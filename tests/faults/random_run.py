@@ -71,8 +71,7 @@ class DatabaseFaults(Line):
             time.sleep(seconds)
 
     def freeze_postmaster(self, chance):
-        pid = int(pathlib.Path(self.stack.data, "postmaster.pid").read_text(encoding="ascii").split()[0])
-        with self.span("postmaster frozen"), stopped(pid):
+        with self.span("postmaster frozen", connects=False), stopped(self.stack.postmaster_pid()):
             time.sleep(chance.uniform(0.2, 4))
 
     def freeze_backend(self, chance):
@@ -80,7 +79,7 @@ class DatabaseFaults(Line):
         with self._backend(chance) as pid, self.span("backend frozen", delays=True) as span, stopped(pid):
             time.sleep(seconds)
             # It may hold counts, for which the other process waits no longer than for anybody's lock.
-            span.refuses = time.monotonic() - span.began > DEADLINE / 4
+            span.refuses = time.monotonic() - span.began > DEADLINE / 4 - 0.1
 
     def kill_backend(self, chance):
         checkpointer = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
@@ -147,8 +146,9 @@ class ProcessFaults(Line):
     def pause(self, chance):
         seconds = chance.choice((chance.uniform(0.1, 0.8), chance.uniform(2.2, 4)))
         pid = chance.choice(self.stack.worker_pids())
-        with self.span("process stopped (SIGSTOP)", delays=True, pauses=seconds), stopped(pid):
+        with self.span("process stopped (SIGSTOP)", delays=True, pauses=seconds) as span, stopped(pid):
             time.sleep(seconds)
+            span.pauses = time.monotonic() - span.began
 
     def reload_nginx(self, _chance):
         with self.span("nginx reloaded"):

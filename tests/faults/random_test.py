@@ -92,18 +92,25 @@ class Model(unittest.TestCase):
 
     def test_a_503_needs_an_outage_longer_than_patience_a_502_a_process_that_died(self):
         now = self.now
-        short, long = Span("", now, now + 1.0, delays=True), Span("", now, now + 3.0, delays=True)
+
+        def span(ended, **effects):  # shows for longer than this test takes
+            return Span("", now, ended, after=60, **effects)
+
+        short, long = span(now + 1.0, delays=True), span(now + 3.0, delays=True)
         self.assertRegex(self.judged(self.answer(503))[0], "503 after")
         self.assertRegex(self.judged(self.answer(503), spans=[short])[0], "503 after")
         self.assertEqual(self.judged(self.answer(503), spans=[long]), [])
-        self.assertEqual(len(self.judged(self.answer(503), spans=[Span("", now, now, refuses=True, user="x")])), 1)
-        self.assertEqual(self.judged(self.answer(503), spans=[Span("", now, now, refuses=True, user=self.user.id)]), [])
+        self.assertEqual(len(self.judged(self.answer(503), spans=[span(now, refuses=True, user="x")])), 1)
+        self.assertEqual(self.judged(self.answer(503), spans=[span(now, refuses=True, user=self.user.id)]), [])
         self.assertRegex(self.judged(self.answer(502))[0], "502 although")
-        self.assertEqual(self.judged(self.answer(502), spans=[Span("", now, now, breaks=True)]), [])
+        self.assertEqual(self.judged(self.answer(502), spans=[span(now, breaks=True)]), [])
         self.assertRegex(self.judged(self.answer(504), spans=[long])[0], "504 although")
-        self.assertEqual(self.judged(self.answer(504), spans=[Span("", now, now, pauses=3)]), [])
+        self.assertEqual(self.judged(self.answer(504), spans=[span(now, pauses=3)]), [])
         self.assertRegex(self.judged(self.answer(took=3.5), spans=[long])[0], "after 3.50 s")
-        self.assertEqual(self.judged(self.answer(took=3.5), spans=[Span("", now, now, pauses=1)]), [])
+        self.assertEqual(self.judged(self.answer(took=3.5), spans=[span(now, pauses=1)]), [])
+        frozen, replaced = span(now + 3.0, connects=False), span(now + 0.1, repeats=True)
+        self.assertRegex(self.judged(self.answer(503), spans=[frozen])[0], "503 after")
+        self.assertEqual(self.judged(self.answer(503), spans=[frozen, replaced]), [])
 
     def test_no_request_of_a_window_is_granted_twice_unless_the_counts_were_lost_between(self):
         first, second = {"x-ratelimit-remaining": "5", "x-ratelimit-reset": "60"}, {"x-ratelimit-remaining": "4"}

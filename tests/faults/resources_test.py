@@ -212,12 +212,12 @@ class Mixture:
 
 class Memory(unittest.TestCase):
     def test_who_does_not_read_a_long_list_takes_a_bounded_share_of_memory(self):
-        """80 clients that do not read 10,000 keys each: some are sent, the others are told to come again."""
+        """40 clients that do not read 10,000 keys each: some are sent, the others are told to come again."""
         rich = User(stack, tier="pro", keys=10000)
         with Handler(stack, settings={"KEYS_DEADLINE_MS": "20000"}) as handler, contextlib.ExitStack() as exits:
             handler.await_good(user.token)
             before = handler.charged()
-            peers = [exits.enter_context(Peer(handler.socket)) for _ in range(80)]
+            peers = [exits.enter_context(Peer(handler.socket)) for _ in range(40)]
             sending, refused, highest = [], [], 0
             for peer in peers:
                 peer.send(request(rich.token))
@@ -237,7 +237,7 @@ class Memory(unittest.TestCase):
                 self.assertEqual((status, len(body)), (200, int(headers["content-length"])))
             self.assertEqual(handler.ask(rich.token)[0], 200, "the budget is free again")
             record(
-                "80 clients that do not read lists of 10,000 keys",
+                "40 clients that do not read lists of 10,000 keys",
                 f"{len(sending)} lists, {len(refused)} x 503; {highest / MEGABYTE:.0f} MB more memory at most",
             )
             if not SANITIZED:
@@ -245,7 +245,7 @@ class Memory(unittest.TestCase):
 
     def test_a_user_with_10000_keys_is_answered_completely_and_the_memory_returns(self):
         rich = User(stack, tier="pro", keys=10000)
-        with Handler(stack) as handler:
+        with Handler(stack, settings={"KEYS_DEADLINE_MS": "20000"}) as handler:
             handler.await_good(user.token)
             for _ in range(200):
                 handler.ask(user.token)
@@ -287,7 +287,7 @@ class Memory(unittest.TestCase):
         self.assertEqual(rich.get().json()["meta"]["total"], 10000)
 
     def test_memory_does_not_grow_over_100000_mixed_requests(self):
-        with Handler(stack) as handler, Mixture(handler) as mixture:
+        with Handler(stack, settings={"KEYS_DEADLINE_MS": "20000"}) as handler, Mixture(handler) as mixture:
             sizes = {}
             for number in range(10):
                 mixture.ask(10000)

@@ -66,6 +66,10 @@ class HostsTest(unittest.TestCase):
             for user in (FREE, LATER, PRO)
         }
 
+    def setUp(self):
+        for host in self.hosts:
+            host.wait_until(lambda host=host: counter(host, "keys_database_connected") == WORKERS, what="the pool")
+
     def test_1_a_limit_is_exact_across_hosts(self):
         statuses = collections.Counter()
         lock = threading.Lock()
@@ -86,7 +90,7 @@ class HostsTest(unittest.TestCase):
     def test_2_a_standby_promoted_under_load_is_followed_by_every_host(self):
         with contextlib.ExitStack() as exits:
             # Slowly: a pro user has 1,000 a minute.
-            loads = [exits.enter_context(Load(host, self.tokens[PRO], clients=1, pause=0.05)) for host in self.hosts]
+            loads = [exits.enter_context(Load(host, self.tokens[PRO], clients=1, pause=0.15)) for host in self.hosts]
             for load in loads:
                 load.wait_for(200)
             replicated = self.primary.psql("SELECT pg_current_wal_lsn()")

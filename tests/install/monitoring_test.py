@@ -120,8 +120,11 @@ class ExpressionsTest(unittest.TestCase):
     def test_the_instance_variable_lists_this_stack(self):
         definition = BOARD["templating"]["list"][1]["definition"]
         metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", definition).groups()
-        found = [sample["metric"][label] for sample in prometheus.query(metric)]
-        self.assertEqual(found, [stack.status_url.removeprefix("http://")])
+        here = [stack.status_url.removeprefix("http://")]
+        found = Stack.wait_until(
+            lambda: [sample["metric"][label] for sample in prometheus.query(metric)], what="a scrape in time"
+        )
+        self.assertEqual(found, here)
 
 
 class FaultsTest(unittest.TestCase):
@@ -161,7 +164,7 @@ class FaultsTest(unittest.TestCase):
             try:
                 names = ("KeysDatabaseDown", "KeysProcessesWithoutDatabase", "KeysFaults")
                 self.await_firing(*names)
-                self.assertEqual(prometheus.value("keys_circuit_open"), 2)
+                prometheus.await_value("keys_circuit_open", lambda value: value == 2)
                 for name in names:
                     self.assertTrue(self.was_pending(name), name)
             finally:
@@ -191,8 +194,9 @@ class FaultsTest(unittest.TestCase):
     def test_a_right_is_taken_away(self):
         stack.psql("REVOKE SELECT ON api_keys FROM keys_runtime; REVOKE SELECT ON tiers FROM keys_runtime")
         try:
-            Stack.wait_until(lambda: user.get().status == 500, what="a 500")
-            self.await_firing("KeysInternalErrors")
+            with Load(stack, user.token, clients=1, pause=0.5) as load:
+                load.wait_for(500, count=1)
+                self.await_firing("KeysInternalErrors")
         finally:
             stack.run("bash", "-euc", f"psql -XAtq -v ON_ERROR_STOP=1 -f {ROOT}/sql/3-roles.sql")
         Stack.wait_until(lambda: user.get().status == 200, what="a 200")
@@ -243,7 +247,7 @@ class FaultsTest(unittest.TestCase):
                 WHEN (NEW.user_id = '{someone.id}') EXECUTE FUNCTION crash()"""
         )
         try:
-            Stack.wait_until(lambda: stack_counter("keys_poison_lookups_total", someone), timeout=30, what="poison")
+            Stack.wait_until(lambda: stack_counter("keys_poison_lookups_total", someone), timeout=60, what="poison")
             self.await_firing("KeysPoisonLookup")
         finally:
             Stack.wait_until(self.drop_crash, timeout=30, what="a database that takes sessions")

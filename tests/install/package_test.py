@@ -235,7 +235,9 @@ class TakeCredentialsTest(unittest.TestCase):
 class PackageTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        built = run("tools/debian/build", HANDLER, VERSION).stdout.strip()
+        # Not in build/deb: the suite of the guide, which may run beside this one, says `make deb`.
+        out = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="keys-deb-", dir="/tmp"))
+        built = run("tools/debian/build", HANDLER, VERSION, env={"DEB_DIRECTORY": out}).stdout.strip()
         cls.package = ROOT / built
 
     def test_lintian_finds_nothing(self):
@@ -366,7 +368,8 @@ class ServiceTest(unittest.TestCase):
 
     def start_nginx(self):
         """/etc/nginx as the package leaves it, with the lines edited that its comments say to edit."""
-        port, status_port = free_port(), free_port()
+        port = free_port()
+        status_port = port + 1
         here = pathlib.Path(tempfile.mkdtemp(dir=self.directory))
         here.chmod(0o755)
         shutil.copytree(self.directory / "etc/nginx/keys", here / "keys")

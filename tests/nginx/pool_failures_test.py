@@ -10,6 +10,7 @@ import time
 import unittest
 
 from tests.support.scripted_pool import Answer, ScriptedPool, after, ok
+from tests.support.stalls import elapsed
 
 TOKEN = f"{'h' * 20}.{'c' * 100}.{'s' * 43}"  # shaped like one
 
@@ -56,7 +57,7 @@ class FailingPool(PoolTestCase):
         for http in ("1.1", "2"):
             began = time.monotonic()
             self.check_error(scripted_pool.get(token=TOKEN, http=http), 502, "bad_gateway")
-            self.assertLess(time.monotonic() - began, 2)
+            self.assertLess(elapsed(began), 2)
         head = scripted_pool.get(token=TOKEN, method="HEAD")
         self.assertEqual((head.status, head.body), (502, b""))
         self.assertEqual(
@@ -65,7 +66,7 @@ class FailingPool(PoolTestCase):
         self.assertEqual(scripted_pool.get(url=scripted_pool.status_url, path="/readyz").status, 502)
 
     def test_a_pool_that_hangs_is_504_and_not_asked_again(self):
-        scripted_pool.peer = after(8, ok())
+        scripted_pool.peer = after(60, ok())
         answers = []
         threads = [
             threading.Thread(target=lambda http=http: answers.append(scripted_pool.get(token=TOKEN, http=http)))
@@ -76,7 +77,7 @@ class FailingPool(PoolTestCase):
             thread.start()
         for thread in threads:
             thread.join()
-        self.assertTrue(4 < time.monotonic() - began < 8, "over KEYS_DEADLINE_MS, and not for ever")
+        self.assertTrue(4 < time.monotonic() - began < 30, "over KEYS_DEADLINE_MS, and not for ever")
         for answer in answers:
             self.check_error(answer, 504, "gateway_timeout")
         self.assertEqual(len(scripted_pool.requests), 2)

@@ -23,6 +23,7 @@ class DatabaseProxy:
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = self.listener.getsockname()[1]
         self.pairs = []  # (client, server)
+        self.lock = threading.Lock()  # of the pairs
         self.open = threading.Event()
         self.open.set()
         self.closed = False
@@ -74,7 +75,8 @@ class DatabaseProxy:
 
     def cut(self):
         """Closes every connection."""
-        pairs, self.pairs = self.pairs, []
+        with self.lock:
+            pairs, self.pairs = self.pairs, []
         for end in (end for pair in pairs for end in pair):
             end.close()
 
@@ -101,8 +103,9 @@ class DatabaseProxy:
             for client, server in pairs:
                 for source, sink in ((client, server), (server, client)):
                     if source in ready and not self._forward(source, sink):
-                        if (client, server) in self.pairs:
-                            self.pairs.remove((client, server))
+                        with self.lock:
+                            if (client, server) in self.pairs:
+                                self.pairs.remove((client, server))
                         client.close()
                         server.close()
                         break
@@ -127,7 +130,8 @@ class DatabaseProxy:
             if self.refuses:
                 raise ConnectionRefusedError
             server.connect(self.target)
-            self.pairs.append((client, server))
+            with self.lock:
+                self.pairs.append((client, server))
         except OSError:
             client.close()
             server.close()

@@ -19,6 +19,8 @@ import threading
 import time
 import urllib.parse
 
+from tests.support.stalls import elapsed
+
 
 @dataclasses.dataclass
 class Answer:
@@ -32,6 +34,11 @@ class Answer:
     @property
     def ended(self):
         return self.began + self.took
+
+    @property
+    def waited(self):
+        """Seconds that the service took."""
+        return elapsed(self.began, self.ended)
 
     def is_json_error(self):
         """Whether it is an error as the contract shapes it, and says when to come back if it should."""

@@ -12,6 +12,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 FILES = ("package.json", "package-lock.json")
+UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONN", "TIMEDOUT", "TIMEOUT", "ENETUNREACH", "EHOSTUNREACH", "E429", "E5")
 INSTALL = (
     "npm ci --ignore-scripts --no-audit --no-fund --no-update-notifier --fetch-retries=1 --fetch-retry-mintimeout=1000"
 )
@@ -40,7 +41,7 @@ def _install(folder):
     except subprocess.TimeoutExpired:
         return target, "npm's registry does not answer"
     except subprocess.CalledProcessError as failure:
-        if not any(code in failure.stderr for code in ("ENOTFOUND", "EAI_AGAIN", "ECONN", "ETIMEDOUT", "ENETUNREACH")):
+        if not any(code in failure.stderr for code in UNREACHABLE):
             raise RuntimeError(f"npm ci: {failure.stderr}") from failure
         return target, f"npm's registry cannot be reached: {failure.stderr.strip().splitlines()[-1]}"
     mark.write_bytes(wanted)

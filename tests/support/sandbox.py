@@ -139,7 +139,7 @@ class Sandbox:
             env=environment() | (env or {}),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
             stdin=None if "input" in options else subprocess.DEVNULL,
             **options,

@@ -10,6 +10,7 @@ its connection's thread, and returns an Answer or does something else with the c
 
 import os
 import pathlib
+import re
 import shutil
 import socket
 import struct
@@ -60,8 +61,10 @@ def ok(body=b'{"data":[],"meta":{"total":0}}', headers=b""):
 class ScriptedPool(Stack):
     """nginx and a peer; `get` as in Stack."""
 
-    def __init__(self, listening=True):
+    def __init__(self, listening=True, read_timeout=None):
+        """`read_timeout` is how long nginx waits for an answer, if not as long as in production."""
         super().__init__()
+        self.read_timeout = read_timeout
         self.peer = lambda request: ok()
         self.requests = []
         self.listening = listening
@@ -76,6 +79,12 @@ class ScriptedPool(Stack):
             os.mkdir(os.path.join(self.directory, name))
         shutil.copytree(ROOT / "nginx", os.path.join(self.directory, "nginx"))
         subprocess.run(["chmod", "-R", "a+rX", os.path.join(self.directory, "nginx")], check=True)
+        if self.read_timeout:
+            api = pathlib.Path(self.directory, "nginx", "keys-api.conf")
+            text = api.read_text(encoding="utf-8")
+            text, count = re.subn(r"(?<=fastcgi_read_timeout )\w+", self.read_timeout, text)
+            assert count == 1
+            api.write_text(text, encoding="utf-8")
         tls = os.path.join(self.directory, "tls")
         self_signed(tls, "localhost", "key.pem", "cert.pem", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
         self.cacert = os.path.join(tls, "cert.pem")

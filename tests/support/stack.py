@@ -86,7 +86,7 @@ class Stack:
             done = self._command("up")
             if done.returncode == 0:
                 break
-            if "is taken" not in done.stderr or attempt == 4:
+            if not re.search("is taken|Address already in use", done.stderr) or attempt == 4:
                 self._command("clean")
                 raise RuntimeError(f"the stack does not start:\n{done.stdout}{done.stderr}")
         return self.read_env()
@@ -247,30 +247,57 @@ class Stack:
         """nginx's master, for signals."""
         return int(pathlib.Path(self.place, "nginx.pid").read_text(encoding="ascii"))
 
+    def postmaster_pid(self):
+        return int(pathlib.Path(self.data, "postmaster.pid").read_text(encoding="ascii").split()[0])
+
     @staticmethod
     def wait_until(condition, timeout=10, what="the condition", interval=0.05):
         """Polls until the condition holds, and returns what it returned."""
         end = time.monotonic() + timeout
         while True:
+            is_late = time.monotonic() > end  # before the last look, not since: the machine may have stood still
             result = condition()
             if result:
                 return result
-            if time.monotonic() > end:
+            if is_late:
                 raise AssertionError(f"waited {timeout} s in vain: {what}")
             time.sleep(interval)
+
+
+def state_of(pid):
+    """A process's state as in proc(5): R running, S waiting, T stopped; None: it has ended."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def send(pid, number):
+    """Sends a signal; False when the process has ended."""
+    try:
+        os.kill(pid, number)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 @contextlib.contextmanager
 def stopped(*pids):
     """Processes that do nothing meanwhile; a test may kill them."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
     try:
+        there = [pid for pid in pids if send(pid, signal.SIGSTOP)]
+        if not there:
+            raise ProcessLookupError(f"none of {pids} is running")
+        # Until it has run once more, it can still be woken for a connection, and take it from the others.
+        Stack.wait_until(
+            lambda: all(state_of(pid) in ("T", None) for pid in there),
+            what="the processes to stand still",
+            interval=0.001,
+        )
         yield
     finally:
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
 
 
 def bare_environment():
@@ -288,7 +315,7 @@ def postgres_program(name):
 def free_port():
     """A port whose successor is free as well, below those that the kernel hands out to clients."""
     while True:
-        port = random.randrange(12000, 32000, 10)
+        port = random.randrange(10000, 32000, 4)
         try:
             for candidate in (port, port + 1):
                 with socket.socket() as probe:

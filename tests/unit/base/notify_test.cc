@@ -45,6 +45,7 @@ class Manager {
 TEST_CASE("the service manager is told, by a path or an abstract name") {
   const std::string own = std::to_string(getpid());
   const std::string path = "/tmp/keys-notify-" + own;
+  unlink(path.c_str());  // of a process of this number that was killed
   for (const std::string& name : {path, "@keys-notify/" + own}) {
     CAPTURE(name);
     Manager manager(name);
