@@ -82,7 +82,7 @@ class ScriptedPool(Stack):
         if self.read_timeout:
             api = pathlib.Path(self.directory, "nginx", "keys-api.conf")
             text = api.read_text(encoding="utf-8")
-            text, count = re.subn(r"(?<=fastcgi_read_timeout )\w+", self.read_timeout, text)
+            text, count = re.subn(r"(?m)^( +fastcgi_read_timeout )\w+", rf"\g<1>{self.read_timeout}", text)
             assert count == 1
             api.write_text(text, encoding="utf-8")
         tls = os.path.join(self.directory, "tls")
