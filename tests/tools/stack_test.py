@@ -259,7 +259,8 @@ class ForegroundTest(unittest.TestCase):
         self.stack.port = free_port()
         self.addCleanup(shutil.rmtree, pathlib.Path(self.stack.directory).parent.parent)
         self.addCleanup(tool, self.stack, "clean")
-        self.output = self.enterContext(tempfile.TemporaryFile("w+"))
+        # Appending: reading moves the offset that the process shares.
+        self.output = self.enterContext(tempfile.TemporaryFile("a+"))
         self.process = subprocess.Popen(
             ["tools/stack", "run"],
             cwd=ROOT,
@@ -270,7 +271,10 @@ class ForegroundTest(unittest.TestCase):
             start_new_session=True,
         )
         self.addCleanup(self.end)
-        self.stack.wait_until(lambda: "curl --cacert" in self.printed(), timeout=180, what="the curl command")
+        self.stack.wait_until(
+            lambda: "curl --cacert" in self.printed() or self.process.poll() is not None, timeout=180, what="its start"
+        )
+        self.assertIn("curl --cacert", self.printed())
         self.stack.place = os.readlink(os.path.join(self.stack.directory, "here"))
 
     def printed(self):
