@@ -24,7 +24,7 @@ def setUpModule():
     first = unittest.enterModuleContext(Stack({"KEYS_DEADLINE_MS": "4500"}, workers=3))
     shared = ("KEYS_DEADLINE_MS", "KEYS_DATABASE_URL", "KEYS_JWT_SECRET_FILE", "KEYS_JWKS_FILE")
     second = unittest.enterModuleContext(Stack({name: first.env[name] for name in shared}, workers=3))
-    # One process, for bursts: a thousand clients, and time for a busy machine. Its backend is the youngest.
+    # One process, for bursts: a thousand clients, and time for a busy machine.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     handler = unittest.enterModuleContext(Handler(first, settings={"KEYS_DEADLINE_MS": "60000"}))

@@ -11,7 +11,7 @@ import unittest
 from tests.support.load import Load
 from tests.support.cluster import HANDLER
 from tests.support.sandbox import CannotMount, Sandbox
-from tests.support.stack import ROOT, Stack
+from tests.support.stack import ROOT
 
 USER = "0c0c0c0c-0000-4000-8000-00000000000c"
 SESSION = "5e550000-0000-4000-8000-00000000000c"
@@ -174,12 +174,12 @@ class ProductionTest(unittest.TestCase):
         self.assertRegex(done.stderr, r"keys-fcgi@1\.service does not start")
         self.assertEqual(len(pool() & before), 1)
         self.doCleanups()
-        Stack.wait_until(lambda: len(pool()) == 2, what="a process of the good program")
+        sandbox.wait_until(lambda: len(pool()) == 2, what="a process of the good program")
 
     def test_4_a_killed_process_is_started_again(self):
         victim = sorted(pool())[0]
         sandbox.run("kill", "-KILL", victim)
-        Stack.wait_until(lambda: len(pool() - {victim}) == 2, what="its successor")
+        sandbox.wait_until(lambda: len(pool() - {victim}) == 2, what="its successor")
 
     def test_5_an_upgrade_replaces_the_pool_without_a_loss(self):
         before = pool()
@@ -252,7 +252,7 @@ class ProductionTest(unittest.TestCase):
         self.served_without_a_loss("keys-fcgi-restart")
         how = """SELECT DISTINCT ssl, client_addr IS NOT NULL FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
                  WHERE usename = 'keys_runtime'"""
-        Stack.wait_until(lambda: sql(how) == "t|t", what="connections over TLS alone")
+        sandbox.wait_until(lambda: sql(how) == "t|t", what="connections over TLS alone")
         sandbox.run("systemctl", "start", "keys-fcgi-sweep")
         verified = sandbox.run(
             "systemd-analyze", "verify", "--man=no", "keys-fcgi@1.service", "keys-fcgi-sweep.service"
@@ -263,7 +263,7 @@ class ProductionTest(unittest.TestCase):
         refused = sandbox.run("systemctl", "restart", "keys-fcgi.socket", check=False)
         self.assertIn("already active, refusing", refused.stderr)
         sandbox.run("systemctl", "restart", "keys-fcgi.target")
-        Stack.wait_until(lambda: status_of(site.url + "/api/v1/keys", token) == "200", what="the new pool")
+        sandbox.wait_until(lambda: status_of(site.url + "/api/v1/keys", token) == "200", what="the new pool")
 
     def test_8_removed_and_purged_it_leaves_an_nginx_that_starts(self):
         sandbox.run("apt-get", "remove", "-y", "keys-fcgi")
@@ -277,7 +277,7 @@ class ProductionTest(unittest.TestCase):
         sandbox.run("apt-get", "purge", "-y", "keys-fcgi")
         sandbox.run("nginx", "-t")
         sandbox.run("systemctl", "restart", "nginx")
-        Stack.wait_until(lambda: status_of("http://localhost/") == "200", what="Debian's own page")
+        sandbox.wait_until(lambda: status_of("http://localhost/") == "200", what="Debian's own page")
         roots = ("/etc", "/usr/sbin", "/usr/lib", "/usr/share", "/var/lib/keys-fcgi")
         left = sandbox.run(
             "find", *roots, "-name", "*keys-fcgi*", "-not", "-path", "*/dpkg/*", check=False

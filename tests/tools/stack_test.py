@@ -200,10 +200,14 @@ class LifeTest(unittest.TestCase):
         self.assertFalse(os.path.exists(self.stack.directory))
 
     def test_whatever_part_was_killed_down_ends_the_others(self):
-        for name in ("nginx", "multiwatch", "postgres"):
+        parts = {
+            "nginx": self.stack.nginx_pid,
+            "multiwatch": lambda: self.stack.pids("multiwatch")[0],
+            "postgres": self.stack.postmaster_pid,
+        }
+        for name, pid in parts.items():
             with self.subTest(name):
-                pid = {"nginx": self.stack.nginx_pid, "postgres": self.stack.postmaster_pid}.get(name)
-                os.kill(pid() if pid else self.stack.pids(name)[0], signal.SIGKILL)
+                os.kill(pid(), signal.SIGKILL)
                 self.assertIn("only parts", tool(self.stack, "status").stderr)
                 self.assertEqual(tool(self.stack, "down").returncode, 0)
                 self.assertEqual(alive(self.stack), [])
