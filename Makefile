@@ -206,7 +206,7 @@ bench: ## measure speed on a local stack; up to 10 minutes (BENCH='--quick', BEN
 	$(LOCKED) $(MAKE) all $(OUT)/pure-path
 	tests/bench/bench $(BENCH)
 
-bench-fairness: ## what a flood of one user does to another user, with the database 1 ms away; 2 minutes
+bench-fairness: ## what a flood of one user does to another user, with the database 1 ms away; 3 minutes
 	tools/install-packages --check build run bench
 	$(LOCKED) $(MAKE) all
 	tests/bench/fairness

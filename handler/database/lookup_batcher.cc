@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <numeric>
 #include <utility>
 
 #include "handler/base/log.h"
@@ -327,7 +328,13 @@ void LookupBatcher::HandleRows(const Result& result, Clock::time_point now) {
     lookup.waiters.insert(lookup.waiters.end(), joined.begin(), joined.end());
   }
 
-  for (size_t i = 0; i < lists.size(); ++i) {
+  // A lookup of many requests is answered after those of few: its answers take a while to write.
+  std::vector<size_t> order(lists.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return batch.lookups[a].waiters.size() < batch.lookups[b].waiters.size();
+  });
+  for (const size_t i : order) {
     const KeyList* const list = lists[i];
     answered_(batch.lookups[i].waiters,
               {.list = list,

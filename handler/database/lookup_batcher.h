@@ -12,6 +12,7 @@
 //
 // Batching   Lookups that arrive while a batch is in flight, or while its results are handled, are
 //            the next batch: one per user, at most kMaxBatch, fewer while results are large.
+//            Of a batch's lookups, those of the fewest requests are answered first.
 // Joining    One lookup answers every request of its session. When it finds no session, or finds
 //            the user over the limit, it also answers the requests that arrived meanwhile, unless
 //            it was sent longer than kRefusalValidFor ago.

@@ -165,7 +165,11 @@ class Fairness(unittest.TestCase):
         text = handler.ask(KEYS_STATUS_PAGE="metrics")[2].decode()
         return int(re.search(r"^keys_statement_lookups_count (\d+)$", text, re.M)[1])
 
-    def test_ten_users_behind_a_thousand_requests_of_one_are_in_the_next_statement(self):
+    def answered(self, since):
+        """The users of the requests in the log from this position on, in the order of their answers."""
+        return re.findall(r" user=([\w-]{36}) ", handler.log()[since:])
+
+    def test_ten_users_behind_a_thousand_requests_of_one_are_answered_before_them(self):
         others = [User(first) for _ in range(10)]
         for kind in ("live pro", "over the limit", "signed out"):
             flood = User(first, tier="pro" if kind == "live pro" else None)
@@ -177,7 +181,7 @@ class Fairness(unittest.TestCase):
             with self.subTest(kind), contextlib.ExitStack() as exits:
                 peers = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in range(1000)]
                 neighbours = [exits.enter_context(Peer(handler.socket, timeout=60)) for _ in others]
-                before = self.statements()
+                before, logged = self.statements(), len(handler.log())
                 with stopped(handler.backend()):
                     for peer in peers:
                         peer.send(request(flood.token))
@@ -188,6 +192,9 @@ class Fairness(unittest.TestCase):
                 self.assertEqual({peer.answer()[0] for peer in neighbours}, {200})
                 expected = {"live pro": {200}, "over the limit": {429}, "signed out": {401}}[kind]
                 self.assertEqual({peer.answer()[0] for peer in peers}, expected)
+                if kind == "live pro":
+                    first.wait_until(lambda: len(self.answered(logged)) == 1010, what="the log")
+                    self.assertEqual(set(self.answered(logged)[1:11]), {other.id for other in others})
                 # The one that was in flight, and the one after it for everybody else.
                 self.assertLessEqual(self.statements() - before, 2)
 

@@ -1,8 +1,10 @@
 """How long this machine stood still: no test blames the service for that.
 
 A thread sleeps 20 ms, over and over, and notes when it wakes up late. A service that is slow delays nobody's sleep.
+For milliseconds, watch_processor sleeps at real-time priority, which no other process delays.
 """
 
+import os
 import threading
 import time
 
@@ -24,9 +26,26 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 
 
-def stood_still(began, ended):
+def watch_processor(processor, pipe):
+    """In a process of its own: sends [(when it woke up, how late)] of this processor as soon as it receives a message."""
+    os.sched_setaffinity(0, {processor})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    late = []
+    pipe.send("ready")
+    while not pipe.poll():
+        due = time.monotonic() + 0.002
+        time.sleep(0.002)
+        woke = time.monotonic()
+        if woke - due > 0.005:
+            late.append((woke, woke - due))
+    pipe.recv()
+    pipe.send(late)
+
+
+def stood_still(began, ended, late=None):
     """Seconds within this time (of time.monotonic())."""
-    return sum(max(0.0, min(woke, ended) - max(woke - late, began)) for woke, late in list(moments))
+    late = list(moments) if late is None else late
+    return sum(max(0.0, min(woke, ended) - max(woke - by, began)) for woke, by in late)
 
 
 def elapsed(began, ended=None):
