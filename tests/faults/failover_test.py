@@ -69,7 +69,7 @@ class Failover(unittest.TestCase):
         with Load(pool, someone.token, clients=6, pause=0.002) as load:
             for _ in range(3):
                 # Each process has connected again and answered: a lookup that is cut twice is a 503.
-                pool.wait_until(lambda: self.idle_backends(primary) == pool.workers, what="both connections")
+                pool.wait_until(lambda: primary.ready_backends() == pool.workers, what="both connections")
                 load.wait_for(200, count=100)
                 ended = primary.psql(
                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'keys_runtime'"
@@ -77,16 +77,6 @@ class Failover(unittest.TestCase):
                 self.assertGreater(int(ended), 0)
             load.wait_for(200)
         self.assertEqual(load.statuses().keys(), {200})
-
-    @staticmethod
-    def idle_backends(primary):
-        """Connections of the pool that have been asked the statement and have answered."""
-        return int(
-            primary.psql(
-                "SELECT count(*) FROM pg_stat_activity WHERE usename = 'keys_runtime' AND state = 'idle'"
-                " AND query LIKE '%unnest%'"
-            )
-        )
 
 
 def enter_pool_of_two_hosts(exits, settings):

@@ -39,7 +39,7 @@ def load(**options):
 
 class Processes(unittest.TestCase):
     def setUp(self):
-        stack.wait_until(lambda: len(stack.worker_pids()) == 3 == prepared(), what="three processes that serve")
+        stack.wait_until(lambda: len(stack.worker_pids()) == 3 == stack.ready_backends(), what="three processes that serve")
 
     def tearDown(self):
         stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")
@@ -273,16 +273,6 @@ def ask_until_closed(peer):
 
 def is_running(pid):
     return os.path.exists(f"/proc/{pid}")
-
-
-def prepared():
-    """How many connections of the pool are ready for a lookup: preparing it was the last thing, or a lookup."""
-    return int(
-        stack.psql(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE usename = 'keys_runtime' AND state = 'idle' AND query LIKE 'WITH account%'"
-        )
-    )
 
 
 def descriptors(pids):

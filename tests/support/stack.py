@@ -250,6 +250,15 @@ class Stack:
     def postmaster_pid(self):
         return int(pathlib.Path(self.data, "postmaster.pid").read_text(encoding="ascii").split()[0])
 
+    def ready_backends(self):
+        """How many of the database's connections with the pool have prepared the statement, or run it, and wait."""
+        return int(
+            self.psql(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE usename = 'keys_runtime' AND state = 'idle' AND query LIKE 'WITH account%'"
+            )
+        )
+
     @staticmethod
     def wait_until(condition, timeout=10, what="the condition", interval=0.05):
         """Polls until the condition holds, and returns what it returned."""
