@@ -4,11 +4,12 @@
 --   $1 uuid[]     users (the tokens' `sub`), distinct and ascending
 --   $2 uuid[]     their sessions (the tokens' `session_id`), in the same order
 --   $3 integer[]  how many requests of each session wait for the result, in the same order
--- The result begins with one row per tier: its name, its limits, the time; user_id is NULL. Then follow the rows of
--- each user whose session is live: how many requests are granted (as many as both windows have left; the others are
--- not counted), both windows afterwards, the limits of the account's tier, and one key per row, in the order of the
--- list. A user who has no keys, or no request granted, has one row whose key is NULL. An array of keys instead of rows
--- would cost PostgreSQL three times as much for a long list.
+-- The result begins with one row per tier: its name, its limits, the time; user_id is NULL. Then follows one row per
+-- user whose session is live: how many requests are granted (as many as both windows have left; the others are not
+-- counted), both windows afterwards, the limits of the account's tier. Then follows one row per key of the users who
+-- were granted a request: user by user in the order of their rows, each user's keys in the order of the list. Each kind
+-- of row has NULL in the columns of the others: to send what is the same for all keys of a user with each of them would
+-- cost as much again as the keys. An array of keys instead of rows would cost three times as much for a long list.
 -- The statement locks counts in the order of $1, so two of these statements cannot deadlock.
 -- The plan must be good for any statistics, because PostgreSQL makes it once, perhaps for nearly empty tables. So
 -- lookups per user are subqueries: the planner may swap the sides of a join.
@@ -83,13 +84,17 @@ SELECT NULL::uuid AS user_id, NULL::integer AS granted, requests_per_minute, NUL
     NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::timestamptz
 FROM public.tiers
 UNION ALL
-SELECT counted.*, NULL, listed.*
+SELECT counted.*, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 FROM counted
-LEFT JOIN LATERAL (
+UNION ALL
+SELECT counted.user_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, listed.*
+FROM counted
+CROSS JOIN LATERAL (
     -- The order of the index api_keys_listed, so nothing is sorted.
     SELECT keys.id, keys.key_prefix, keys.name, keys.tier, keys.scopes, keys.total_requests,
         keys.last_used_at, keys.created_at, keys.expires_at, keys.revoked_at
     FROM public.api_keys AS keys
-    WHERE keys.user_id = counted.user_id AND counted.granted > 0
+    WHERE keys.user_id = counted.user_id
     ORDER BY keys.created_at, keys.id
-) AS listed ON true
+) AS listed
+WHERE counted.granted > 0

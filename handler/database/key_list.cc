@@ -11,21 +11,22 @@
 namespace keys {
 namespace {
 
-// The columns of sql/list_keys.sql, in its order.
+// The columns of sql/list_keys.sql, in its order. Its rows are those of the tiers (the user is
+// null), of the users, and of their keys (granted is null).
 enum Column {
-  kUser,  // null in the row of a tier
+  kUser,
   kGranted,
-  kMinuteLimit,  // a tier's or, in a user's row, the account's
+  kMinuteLimit,  // a tier's, or that of the user's account
   kMinuteCount,
   kMinuteEnds,
   kDayLimit,
   kDayCount,
   kDayEnds,
   kNow,  // in the rows of tiers
-  kId,   // null: no key
+  kId,
   kKeyPrefix,
   kName,
-  kTier,  // a tier's name or, in a user's row, the key's
+  kTier,  // a tier's name, or the key's
   kScopes,
   kTotalRequests,
   kLastUsedAt,
@@ -129,36 +130,36 @@ bool KeyLists::Read(const Result& result) {
   if (result.rows() == 0 || result.row(0).columns() != kColumns) return false;
   BinaryReader reader;
   DatabaseTime now;
-  for (int number = 0; number < result.rows() && reader.good(); ++number) {
+  int number = 0;
+  for (; number < result.rows() && result.row(number).Bytes(kUser).empty(); ++number) {
+    if (tier_count_ == kMaxTiers) return false;
     const Row row = result.row(number);
-    const std::string_view user = row.Bytes(kUser);
-    if (user.empty()) {
-      if (tier_count_ == kMaxTiers || !lists_.empty()) return false;
-      tiers_[tier_count_++] = {
-          .name = row.Bytes(kTier),
-          .requests_per_minute = reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
-          .requests_per_day = reader.Number<int32_t>(row.Bytes(kDayLimit))};
-      now = reader.Time(row.Bytes(kNow));
-      continue;
-    }
-    const Uuid id = reader.Identifier(user);
-    const size_t keys = row.Bytes(kId).empty() ? 0 : 1;
-    if (!lists_.empty() && lists_.back().user == id) {
-      lists_.back().keys += keys;
-      continue;
-    }
+    tiers_[tier_count_++] = {.name = row.Bytes(kTier),
+                             .requests_per_minute = reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
+                             .requests_per_day = reader.Number<int32_t>(row.Bytes(kDayLimit))};
+    now = reader.Time(row.Bytes(kNow));
+  }
+  for (; number < result.rows() && !result.row(number).Bytes(kGranted).empty(); ++number) {
+    const Row row = result.row(number);
     lists_.push_back(
-        {.user = id,
+        {.user = reader.Identifier(row.Bytes(kUser)),
          .granted = reader.Number<int32_t>(row.Bytes(kGranted)),
          .minute = {reader.Number<int32_t>(row.Bytes(kMinuteLimit)),
                     reader.Number<int32_t>(row.Bytes(kMinuteCount)),
                     reader.Time(row.Bytes(kMinuteEnds))},
          .day = {reader.Number<int32_t>(row.Bytes(kDayLimit)),
                  reader.Number<int32_t>(row.Bytes(kDayCount)), reader.Time(row.Bytes(kDayEnds))},
-         .now = now,
-         .first_row = number,
-         .keys = keys});
+         .now = now});
     if (lists_.back().granted < 0) return false;
+  }
+  // The keys of a user follow each other, in the order of the users' rows.
+  auto list = lists_.begin();
+  for (; number < result.rows(); ++number) {
+    const Row row = result.row(number);
+    const Uuid user = reader.Identifier(row.Bytes(kUser));
+    while (list != lists_.end() && list->user != user) ++list;
+    if (list == lists_.end() || !row.Bytes(kGranted).empty()) return false;
+    if (list->keys++ == 0) list->first_row = number;
   }
   return reader.good() && tier_count_ > 0;
 }

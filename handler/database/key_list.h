@@ -51,7 +51,7 @@ struct KeyList {
   WindowCount minute;
   WindowCount day;
   DatabaseTime now;  // the database's time when the transaction began
-  int first_row = 0;
+  int first_row = 0;  // of its keys
   size_t keys = 0;  // how many
 };
 

@@ -66,13 +66,12 @@ keys::Result Answer() {
   const auto at = [](int64_t unix_time) {
     return keys::DatabaseTime(std::chrono::seconds(unix_time));
   };
-  const keys::ListRow user =
-      keys::UserRow(*keys::ParseUuid("00000001-0000-4000-8000-000000000001"), 1,
-                    {1000, 17, at(kNow + 42)}, {1'000'000, 4711, at(kNow + 40'000)});
-  std::vector<keys::ListRow> rows = {keys::TierRow("free", 10, 1000, at(kNow)),
-                                     keys::TierRow("pro", 1000, 1'000'000, at(kNow))};
+  const keys::Uuid user = *keys::ParseUuid("00000001-0000-4000-8000-000000000001");
+  std::vector<keys::ListRow> rows = {
+      keys::TierRow("free", 10, 1000, at(kNow)), keys::TierRow("pro", 1000, 1'000'000, at(kNow)),
+      keys::UserRow(user, 1, {1000, 17, at(kNow + 42)}, {1'000'000, 4711, at(kNow + 40'000)})};
   for (uint64_t key = 0; key < 3; ++key) {
-    keys::ListRow& row = rows.emplace_back(user);
+    keys::ListRow& row = rows.emplace_back(keys::KeyRow(user));
     row[keys::kId] =
         keys::BigEndian(0x1234'5678'9abc'4def, 8) + keys::BigEndian(0x8000'0000'0000'0000 + key, 8);
     row[keys::kKeyPrefix] = "sk_live_aB3x";

@@ -79,7 +79,6 @@ inline ListRow TierRow(const std::string& name, int32_t minute, int32_t day, Dat
   return row;
 }
 
-// A user's row without a key.
 inline ListRow UserRow(const Uuid& user, int32_t granted, const WindowCount& minute,
                        const WindowCount& day) {
   ListRow row(kColumns);
@@ -91,6 +90,13 @@ inline ListRow UserRow(const Uuid& user, int32_t granted, const WindowCount& min
   row[kDayLimit] = Number(day.limit);
   row[kDayCount] = Number(day.count);
   row[kDayEnds] = Time(day.ends);
+  return row;
+}
+
+// The columns of a key are left to fill in.
+inline ListRow KeyRow(const Uuid& user) {
+  ListRow row(kColumns);
+  row[kUser] = std::string(user.bytes.begin(), user.bytes.end());
   return row;
 }
 
