@@ -50,9 +50,9 @@ struct KeyList {
   int32_t granted = 0;  // of the waiting requests; 0: over the limit, and no keys were read
   WindowCount minute;
   WindowCount day;
-  DatabaseTime now;  // the database's time when the transaction began
+  DatabaseTime now;   // the database's time when the transaction began
   int first_row = 0;  // of its keys
-  size_t keys = 0;  // how many
+  size_t keys = 0;    // how many
 };
 
 // The statement's text; without the session check for KEYS_CHECK_SESSION=off.
