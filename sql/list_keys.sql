@@ -8,8 +8,8 @@
 -- user whose session is live: how many requests are granted (as many as both windows have left; the others are not
 -- counted), both windows afterwards, the limits of the account's tier. Then follows one row per key of the users who
 -- were granted a request: user by user in the order of their rows, each user's keys in the order of the list. Each kind
--- of row has NULL in the columns of the others: to send what is the same for all keys of a user with each of them would
--- cost as much again as the keys. An array of keys instead of rows would cost three times as much for a long list.
+-- of row has NULL in the columns of the others. What is the same for all keys of a user, sent with each of them, would
+-- be a sixth of a long list's time. An array of keys instead of rows would take three times as long.
 -- The statement locks counts in the order of $1, so two of these statements cannot deadlock.
 -- The plan must be good for any statistics, because PostgreSQL makes it once, perhaps for nearly empty tables. So
 -- lookups per user are subqueries: the planner may swap the sides of a join.

@@ -39,7 +39,7 @@ def load(**options):
 
 class Processes(unittest.TestCase):
     def setUp(self):
-        stack.wait_until(lambda: len(stack.worker_pids()) == 3 == stack.ready_backends(), what="three processes that serve")
+        stack.wait_until(lambda: len(stack.worker_pids()) == 3 == stack.ready_backends(), what="three that serve")
 
     def tearDown(self):
         stack.wait_until(lambda: len(stack.worker_pids()) == 3, what="three processes")

@@ -27,7 +27,7 @@ threading.Thread(target=watch, daemon=True).start()
 
 
 def watch_processor(processor, pipe):
-    """In a process of its own: sends [(when it woke up, how late)] of this processor as soon as it receives a message."""
+    """In a process of its own, until it receives a message: sends [(when it woke up, how late)] of this processor."""
     os.sched_setaffinity(0, {processor})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     late = []
