@@ -14,32 +14,28 @@ LATE = 0.1  # seconds; less is a busy machine's everyday
 moments = []  # (when it woke up, how late)
 
 
-def watch():
-    while True:
-        due = time.monotonic() + PAUSE
-        time.sleep(PAUSE)
+def watch(late_ones, pause, late, has_ended=lambda: False):
+    """Sleeps `pause` seconds, over and over, and adds (when it woke up, how late) where that is over `late` seconds."""
+    while not has_ended():
+        due = time.monotonic() + pause
+        time.sleep(pause)
         woke = time.monotonic()
-        if woke - due > LATE:
-            moments.append((woke, woke - due))
+        if woke - due > late:
+            late_ones.append((woke, woke - due))
 
 
-threading.Thread(target=watch, daemon=True).start()
+threading.Thread(target=watch, args=(moments, PAUSE, LATE), daemon=True).start()
 
 
 def watch_processor(processor, pipe):
     """In a process of its own, until it receives a message: sends [(when it woke up, how late)] of this processor."""
     os.sched_setaffinity(0, {processor})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    late = []
+    late_ones = []
     pipe.send("ready")
-    while not pipe.poll():
-        due = time.monotonic() + 0.002
-        time.sleep(0.002)
-        woke = time.monotonic()
-        if woke - due > 0.005:
-            late.append((woke, woke - due))
+    watch(late_ones, 0.002, 0.005, pipe.poll)
     pipe.recv()
-    pipe.send(late)
+    pipe.send(late_ones)
 
 
 def stood_still(began, ended, late=None):
